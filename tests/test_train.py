@@ -1,0 +1,212 @@
+"""The loop: exact normalisation, resume, stopping, order, optimisers and schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import tiny
+from tunesmith.core.errors import Interrupted, ModelError
+from tunesmith.core.interrupt import StopRequest
+from tunesmith.core.records import Progress
+from tunesmith.models.load import load_model, load_processor
+from tunesmith.models.strategies import apply_strategy
+from tunesmith.spec.load import load_spec
+from tunesmith.spec.schema import Spec, Train
+from tunesmith.train.batches import Order, step_batches
+from tunesmith.train.fit import Fitted, Job, fit, make_learner, order_of
+from tunesmith.train.loop import train_steps
+from tunesmith.train.optim import schedule
+from tunesmith.train.precision import measure_rates
+from tunesmith.train.step import task_step
+from tunesmith.train.stopping import Patience
+from tunesmith.tasks.text_classification import TextClassification
+
+
+def spec_of(folder: Path, *sets: str) -> Spec:
+    base = {"name": "t", "data": {"train": "unused.csv"}, "model": {"name": str(folder)}}
+    train = ["train.epochs=2", "train.batch_size=8", "train.learning_rate=0.01", "train.precision=float32", "evaluate.metric=accuracy"]
+    return load_spec(base, [*train, *sets])
+
+
+class Bench:
+    """A tiny job that can be run whole, in pieces, or with other settings."""
+
+    def __init__(self, tiny_bert: Path, folder: Path) -> None:
+        self.tiny_bert, self.folder = tiny_bert, folder
+        self.rows = tiny.table(40)
+        self.task = TextClassification(sorted(set(self.rows["label"])))
+        processor = load_processor(spec_of(tiny_bert).model)
+        self.encoding = self.task.encode(self.rows, processor, 32)
+        self.watch: Callable[[Progress], None] = lambda _report: None
+
+    def model(self, spec: Spec) -> Any:
+        torch.manual_seed(3)
+        return apply_strategy(load_model(spec.model, self.task.head, self.task.model_options), spec.strategy)
+
+    def job(self, spec: Spec, name: str, stop: StopRequest | None = None) -> Job:
+        targets = torch.tensor(self.task.targets(self.rows))
+
+        def score(logits: torch.Tensor) -> float:
+            return float((logits.argmax(1) == targets).float().mean())
+
+        folder = self.folder / name / "checkpoints"
+        return Job(spec, self.task, self.encoding, self.encoding, score, True, folder, self.watch, stop or StopRequest())
+
+    def run(self, name: str, *sets: str, stop: StopRequest | None = None) -> tuple[Any, Fitted, str]:
+        spec = spec_of(self.tiny_bert, *sets)
+        model = self.model(spec)
+        torch.manual_seed(7)
+        fitted = fit(model, self.job(spec, name, stop))
+        return model, fitted, (self.folder / name / "history.jsonl").read_text()
+
+
+@pytest.fixture
+def bench(tiny_bert: Path, tmp_path: Path) -> Bench:
+    return Bench(tiny_bert, tmp_path)
+
+
+def first_gradients(bench: Bench, *sets: str) -> list[torch.Tensor]:
+    spec = spec_of(bench.tiny_bert, "train.optimizer.kind=sgd", "train.optimizer.momentum=0", "train.max_grad_norm=null", "train.dropout=0", *sets)
+    model = bench.model(spec).eval()
+    before = [p.detach().clone() for p in model.parameters()]
+    learner = make_learner(model, spec, 100)
+    order = order_of(spec, bench.encoding.lengths)
+    batches = step_batches(order, lambda rows: bench.task.collate([bench.encoding.rows[r] for r in rows]))
+    next(train_steps(learner, batches, task_step(bench.task)))
+    return [a - b.detach() for a, b in zip(before, model.parameters(), strict=True)]
+
+
+def test_accumulation_does_not_change_the_gradient(bench: Bench) -> None:
+    whole = first_gradients(bench, "train.gradient_accumulation_steps=1")
+    for pieces in (3, 4):
+        parts = first_gradients(bench, f"train.gradient_accumulation_steps={pieces}")
+        assert all(torch.allclose(a, b, atol=1e-7, rtol=1e-4) for a, b in zip(whole, parts, strict=True))
+
+
+def test_the_same_seed_gives_the_same_weights(bench: Bench) -> None:
+    a, _, history_a = bench.run("a")
+    b, _, history_b = bench.run("b")
+    assert history_a == history_b
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sets", [(), ("strategy.kind=lora",), ("strategy.kind=layers", "strategy.top=1"), ("train.optimizer.kind=adafactor",)])
+@pytest.mark.parametrize("stop_at", [1, 5, 7])
+def test_a_resumed_run_is_bit_identical(bench: Bench, stop_at: int, sets: tuple[str, ...]) -> None:
+    plain, _, history = bench.run("plain", *sets)
+    stop = StopRequest()
+
+    def watch(report: Progress) -> None:
+        if report.done == stop_at:
+            stop.signal = 15
+
+    bench.watch = watch
+    with pytest.raises(Interrupted):
+        bench.run("cut", *sets, stop=stop)
+    bench.watch = lambda _report: None
+    torch.manual_seed(99)
+    resumed, fitted, history_resumed = bench.run("cut", *sets)
+    assert fitted.resumed_at == stop_at
+    assert history == history_resumed
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_broken_checkpoint_starts_over(bench: Bench) -> None:
+    folder = bench.folder / "broken" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.pt").write_bytes(b"not a checkpoint")
+    _, fitted, _ = bench.run("broken")
+    assert fitted.resumed_at == 0
+
+
+def test_training_learns(bench: Bench) -> None:
+    _, fitted, _ = bench.run("learn", "train.epochs=40", "train.patience=null")
+    assert fitted.best_score > 0.9
+    assert fitted.peak_memory_bytes > 0
+
+
+def test_patience_stops_and_the_best_weights_are_kept(bench: Bench) -> None:
+    scores = iter([0.5, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    spec = spec_of(bench.tiny_bert, "train.epochs=8", "train.patience=2")
+    model = bench.model(spec)
+    fitted = fit(model, replace(bench.job(spec, "p"), score=lambda _logits: next(scores)))
+    assert fitted.stopped_by == "early stopping"
+    assert fitted.epochs_run == 4
+    assert fitted.best_step == 10
+    assert fitted.best_score == 0.9
+
+
+def test_a_metric_that_falls_is_followed_downwards() -> None:
+    patience = Patience(2, higher_is_better=False)
+    for score, improved in ((0.5, True), (0.4, True), (0.45, False), (math.nan, False)):
+        patience = patience.update(score)
+        assert patience.improved == improved
+    assert patience.exhausted
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(bench: Bench) -> None:
+    spec = spec_of(bench.tiny_bert)
+    model = bench.model(spec)
+    with torch.no_grad():
+        model.classifier.weight.fill_(math.inf)
+    with pytest.raises(ModelError, match="finite loss"):
+        fit(model, bench.job(spec, "inf"))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "adafactor"])
+def test_every_optimiser_lowers_the_loss(bench: Bench, kind: str) -> None:
+    _, _, history = bench.run(kind, f"train.optimizer.kind={kind}", "train.epochs=8", f"train.learning_rate={0.1 if kind == 'sgd' else 0.003}")
+    losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in history.splitlines()]
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_bfloat16_trains(bench: Bench) -> None:
+    _, fitted, _ = bench.run("bf16", "train.precision=bfloat16")
+    assert fitted.steps == 10
+
+
+def test_biases_and_norms_have_no_weight_decay(bench: Bench) -> None:
+    spec = spec_of(bench.tiny_bert, "train.weight_decay=0.5")
+    model = bench.model(spec)
+    learner = make_learner(model, spec, 10)
+    decayed = {id(p) for group in learner.optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1 and "LayerNorm" not in name), name
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 3), st.integers(1, 5), st.integers(0, 50))
+def test_the_order_covers_every_row_once_an_epoch_and_resumes_anywhere(rows: int, batch: int, epochs: int, pieces: int, done: int) -> None:
+    order = Order([1 + n % 7 for n in range(rows)], batch, epochs, pieces, seed=5)
+    seen = [(b.epoch, b.pieces) for b in step_batches(order, lambda numbers: {"rows": torch.tensor(numbers)})]
+    assert len(seen) == order.steps
+    for epoch in range(epochs):
+        numbers = [int(r) for e, parts in seen if e == epoch for part in parts for r in part["rows"]]
+        assert sorted(numbers) == list(range(rows))
+    later = [b.epoch for b in step_batches(order, lambda numbers: {"rows": torch.tensor(numbers)}, done)]
+    assert later == [e for e, _ in seen][done:]
+
+
+@given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(["linear", "cosine", "constant"]))
+def test_schedules_rise_to_one_and_stay_in_range(steps: int, warmup: float, kind: Any) -> None:
+    factor = schedule(Train(schedule=kind, warmup_ratio=warmup), steps)
+    values = [factor(n) for n in range(steps)]
+    assert all(0 <= v <= 1 for v in values)
+    assert max(values) == pytest.approx(1.0)
+    rising = math.ceil(warmup * steps)
+    assert values[:rising] == sorted(values[:rising])
+    assert values[rising:] == sorted(values[rising:], reverse=True)
+
+
+def test_rates_are_measured() -> None:
+    rates = measure_rates(torch.device("cpu"))
+    assert rates.float32 > 0
+    assert rates.bfloat16 > 0

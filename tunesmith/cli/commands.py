@@ -1,0 +1,179 @@
+"""What the commands do: call the library, print with rich. One function per command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tunesmith.cli.progress import Display
+from tunesmith.core.errors import RunError, SpecError
+from tunesmith.core.records import Issue
+from tunesmith.core.rundir import RunDir, disk_errors, existing_run
+from tunesmith.spec.load import load_spec
+
+console = Console()
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Keep libraries from printing into the progress display; what matters is a finding or a warning of ours."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+
+
+def init(data: list[Path], output: Path | None, force: bool) -> None:
+    """Write a commented spec for a table."""
+    from tunesmith.data.draft import draft_spec
+
+    folder = data[0].parent
+    target = output or folder / f"{data[0].name.split('.')[0] or 'spec'}.yaml"
+    if target.exists() and not force:
+        raise SpecError(Issue(str(target), "must not exist yet", "a file", "Use --force to overwrite it, or -o FILE."))
+    text = draft_spec([str(p) for p in data], target.parent)
+    with disk_errors(target):
+        target.write_text(text, "utf-8")
+    console.print(text, highlight=False, markup=False)
+    console.print(f"Wrote [bold]{target}[/]. Next: [bold]tunesmith plan {target}[/], then [bold]tunesmith run {target}[/].")
+
+
+def plan(path: Path, overrides: list[str], runs: Path) -> None:
+    """Print what a run would do and cost; exit code 2 when it cannot run."""
+    spec = load_spec(path, overrides)
+    with console.status("Reading data, loading the model, measuring a few steps"), _calm():
+        from tunesmith.stages.plan import make_plan
+
+        answer = make_plan(spec, runs)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in _plan_rows(answer):
+        table.add_row(*row)
+    console.print(table)
+    for issue in answer.issues:
+        colour, kind = ("red", "problem") if issue.fatal else ("yellow", "warning")
+        console.print(f"[{colour}]{kind}[/]  {_plain(str(issue))}", highlight=False)
+    if not answer.can_run:
+        console.print(f"This spec cannot run: {sum(i.fatal for i in answer.issues)} problem(s).", style="red")
+        raise typer.Exit(2)
+    console.print(f"This spec can run: [bold]tunesmith run {path}[/]")
+
+
+def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
+    from tunesmith.spec.defaults import flatten
+    from tunesmith.stages.plan import Plan
+
+    assert isinstance(answer, Plan)
+    if answer.rows:
+        yield "rows", ", ".join(f"{n} {split}" for split, n in answer.rows.items()) + f"; {answer.classes} classes"
+        reasons = ", ".join(f"{n} {reason}" for reason, n in answer.dropped.items())
+        yield "dropped", f"{sum(answer.dropped.values())}" + (f" ({reasons})" if reasons else "")
+    if answer.resolved is not None:
+        values, rules = flatten(answer.resolved.spec), answer.resolved.rules
+        yield "cut", f"{answer.cut} rows longer than {values['model.max_length']} tokens ({rules['model.max_length']})"
+        yield "model", answer.model
+        yield "strategy", ", ".join(f"{k.removeprefix('strategy.')} {v}" for k, v in values.items() if k.startswith("strategy."))
+        for key in ("train.epochs", "train.batch_size", "train.learning_rate", "train.precision", "evaluate.metric"):
+            yield key, f"{values[key]}  ({rules[key]})"
+    if answer.size is not None:
+        yield "parameters", f"{answer.size.total:,} in all, {answer.size.trainable:,} trained"
+    if answer.seconds is not None and answer.peak_memory_bytes is not None:
+        yield "steps", str(answer.steps) if answer.steps else "none: a regression on frozen features"
+        yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps"
+        yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
+    if answer.disk_bytes is not None and answer.disk_free_bytes is not None:
+        yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"
+
+
+def run(path: Path, overrides: list[str], runs: Path) -> None:
+    """Do the whole job with live progress, then print the summary."""
+    spec = load_spec(path, overrides)
+    with _calm():
+        from tunesmith.pipeline import run as run_spec
+
+        with Display(console) as display:
+            finished = run_spec(spec, runs, display)
+    _print_summary(RunDir(finished.path))
+
+
+def show(path: Path, open_report: bool) -> None:
+    """Print the summary of a run; perhaps open its report."""
+    rundir = existing_run(path)
+    _print_summary(rundir)
+    if open_report:
+        report = rundir.path / "report.html"
+        if not report.exists():
+            raise RunError(Issue(str(report), "must exist", "no report", "The run is not finished: run the same command again."))
+        webbrowser.open(report.resolve().as_uri())
+
+
+def compare(paths: list[Path]) -> None:
+    """Print paired differences of runs from the first one."""
+    from tunesmith.evaluate.compare import compare_runs
+
+    for line in compare_runs([existing_run(p).path for p in paths]):
+        console.print(line)
+
+
+def predict(path: Path, data: str, output: Path, top: int) -> None:
+    """Predict a table into a file."""
+    if output.suffix not in (".parquet", ".csv", ".jsonl"):
+        raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name))
+    with _calm():
+        from tunesmith.serve.predictor import load
+
+        predictor = load(path)
+        with console.status("Predicting") as status:
+            rows = predictor.predict_file(data, output, top, lambda done: status.update(f"Predicting: {done:,} rows"))
+    console.print(f"Wrote {rows:,} rows to [bold]{output}[/].")
+
+
+def verify(path: Path, level: int) -> None:
+    """Print each check; exit code 1 when one does not hold."""
+    from tunesmith.stages.verify import verify_run
+
+    rundir = existing_run(path)
+    with _calm():
+        verification = verify_run(rundir, level)
+    for check in verification.checks:
+        colour = {"verified": "green", "skipped": "yellow"}.get(check.status, "red")
+        console.print(f"[{colour}]{check.status:<9}[/] level {check.level}  {_plain(check.what)}  {_plain(check.detail)}".rstrip(), highlight=False)
+    if not verification.ok:
+        console.print("The run does not hold against its evidence.", style="red")
+        sys.exit(1)
+    console.print(f"Everything holds up to level {level}.", style="green")
+
+
+def _print_summary(rundir: RunDir) -> None:
+    from tunesmith.document.summary import summary
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in summary(rundir):
+        table.add_row(_plain(row.name), _plain(row.value))
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Text that rich prints as it is."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,161 @@
+"""Rows that cannot be learned from, or must not be counted twice, leave; each with a reason. What stays is normalised."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import polars as pl
+
+from tunesmith.data.columns import cleaned_label
+
+SPLITS = ("train", "validation", "test")
+CHUNK = 65536
+
+
+class Reason(StrEnum):
+    """Why a row was dropped."""
+
+    EMPTY_TEXT = "empty_text"
+    EMPTY_LABEL = "empty_label"
+    CONFLICTING_LABELS = "conflicting_labels"
+    DUPLICATE = "duplicate"
+    IN_OTHER_SPLIT = "in_other_split"
+    UNKNOWN_LABEL = "unknown_label"
+
+
+EXPLANATIONS: dict[Reason, str] = {
+    Reason.EMPTY_TEXT: "The text is empty, or nothing but whitespace and control characters.",
+    Reason.EMPTY_LABEL: "There is no label.",
+    Reason.CONFLICTING_LABELS: "The same text appears with different labels.",
+    Reason.DUPLICATE: "The same text with the same label appears before, in the same table.",
+    Reason.IN_OTHER_SPLIT: "The same text is in the test table, or a training row's text is in the validation table.",
+    Reason.UNKNOWN_LABEL: "No training row has this label, so the model cannot learn it.",
+}
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Rows that stay (with `id`), rows that left (with `reason` and `detail`), and how many texts were normalised."""
+
+    kept: pl.DataFrame
+    dropped: pl.DataFrame
+    normalised: int
+
+
+def clean(table: pl.DataFrame, on_conflict: Literal["drop", "majority"]) -> Cleaned:
+    """One plain table, cleaned: normalised, then without empty rows, conflicting labels and duplicates, in this order.
+
+    Texts: Unicode NFC; control characters become spaces; zero-width marks go; runs of spaces become one; line breaks
+    stay, at most two in a row; outer whitespace goes. Case stays.
+    """
+    texts = [name for name in ("text", "text_pair") if name in table.columns]
+    label = pl.col("label") if table.schema["label"] == pl.List else cleaned_label(pl.col("label"))
+    rows = table.with_columns(*(cleaned_text(pl.col(name)) for name in texts), label.alias("label"))
+    changed = sum(int((rows[name] != table[name].fill_null("")).sum()) for name in texts)
+    gone: list[pl.DataFrame] = []
+    rows = _without(rows, pl.any_horizontal(pl.col(name) == "" for name in texts), Reason.EMPTY_TEXT, pl.lit(""), gone)
+    empty = pl.col("label").is_null() if rows.schema["label"] == pl.List else pl.col("label").fill_null("") == ""
+    rows = _without(rows, empty, Reason.EMPTY_LABEL, pl.lit(""), gone)
+    rows = rows.insert_column(0, content_ids(rows))
+    rows = _without_conflicts(rows, on_conflict, gone)
+    first = pl.col("source").first().over("id")
+    rows = _without(rows, ~pl.col("id").is_first_distinct(), Reason.DUPLICATE, pl.format("same as {}", first), gone)
+    return Cleaned(rows, _all(gone), changed)
+
+
+def clean_across(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
+    """Given splits without texts that two of them share: they leave train, then validation; the test stays as it is."""
+    kept, gone = dict(splits), list[pl.DataFrame]()
+    for name, others in (("train", ("validation", "test")), ("validation", ("test",))):
+        for other in others:
+            if name in splits and other in splits:
+                shared = pl.col("id").is_in(splits[other]["id"].implode())
+                kept[name] = _without(kept[name], shared, Reason.IN_OTHER_SPLIT, pl.lit(f"also in {other}"), gone)
+    return kept, _all(gone)
+
+
+def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
+    """Splits whose validation and test rows have only labels that a training row has, and the rows that left."""
+    kept, gone = dict(splits), list[pl.DataFrame]()
+    known = splits["train"]["label"]
+    labels = (known.explode(empty_as_null=True) if known.dtype == pl.List else known).drop_nulls().unique().implode()
+    for name in ("validation", "test"):
+        if known.dtype == pl.List:
+            unknown = ~pl.col("label").list.eval(pl.element().is_in(labels)).list.all()
+        else:
+            unknown = ~pl.col("label").is_in(labels)
+        if name in kept:
+            kept[name] = _without(kept[name], unknown, Reason.UNKNOWN_LABEL, pl.lit(f"in {name}"), gone)
+    return kept, _all(gone)
+
+
+def cleaned_text(text: pl.Expr) -> pl.Expr:
+    """The text as it is trained on and predicted on; null becomes empty."""
+    return (
+        text.fill_null("")
+        .str.replace_all("[\u200b\u2060\ufeff]", "")
+        .str.normalize("NFC")
+        .str.replace_all("\r\n?|\u2028|\u2029|\x85", "\n")
+        .str.replace_all(r"[\p{Cc}\p{Z}--\n]+", " ")
+        .str.replace_all(" ?\n ?", "\n")
+        .str.replace_all("\n{3,}", "\n\n")
+        .str.strip_chars()
+    )
+
+
+def content_ids(rows: pl.DataFrame) -> pl.Series:
+    """`id` of each row: 16 hex of SHA-256 over its cleaned text (and pair), all whitespace as single spaces."""
+    content = pl.col("text").str.replace_all(r"\s+", " ")
+    if "text_pair" in rows.columns:
+        content = content + "\x1e" + pl.col("text_pair").str.replace_all(r"\s+", " ")
+    parts = []
+    for chunk in rows.select(content).to_series().to_frame().iter_slices(CHUNK):
+        parts.append(pl.Series("id", [hashlib.sha256(text.encode()).hexdigest()[:16] for text in chunk.to_series()], pl.String))
+    return pl.concat(parts) if parts else pl.Series("id", [], pl.String)
+
+
+def empty_dropped() -> pl.DataFrame:
+    """The table of dropped rows without a row."""
+    return pl.DataFrame(schema={"source": pl.String, "text": pl.String, "label": pl.String, "reason": pl.String, "detail": pl.String})
+
+
+def _without_conflicts(rows: pl.DataFrame, on_conflict: str, gone: list[pl.DataFrame]) -> pl.DataFrame:
+    name = pl.col("label").list.join("\x1f") if rows.schema["label"] == pl.List else pl.col("label")
+    marked = rows.with_columns(name.alias("_name"))
+    conflicting = marked.filter((pl.col("_name").n_unique() > 1).over("id"))
+    if not conflicting.height:
+        return rows
+    votes = conflicting.group_by("id", "_name").len()
+    best = votes.filter(pl.col("len") == pl.col("len").max().over("id")).filter(pl.len().over("id") == 1)
+    winners = best.select("id", pl.col("_name").alias("_winner"))
+    ids = conflicting["id"].unique()
+    marked = marked.join(winners, on="id", how="left", maintain_order="left")
+    shown = pl.col("_winner").str.replace_all("\x1f", ", ", literal=True)
+    if on_conflict == "majority":
+        leaves = pl.col("id").is_in(ids.implode()) & (pl.col("_winner").is_null() | (pl.col("_winner") != pl.col("_name")))
+        detail = pl.when(pl.col("_winner").is_null()).then(pl.lit("a tie")).otherwise(pl.format("the majority says {}", shown))
+    else:
+        leaves, detail = pl.col("id").is_in(ids.implode()), pl.lit("all rows with this text")
+    return _without(marked, leaves, Reason.CONFLICTING_LABELS, detail, gone).drop("_name", "_winner")
+
+
+def _without(rows: pl.DataFrame, leaves: pl.Expr, reason: Reason, detail: pl.Expr, gone: list[pl.DataFrame]) -> pl.DataFrame:
+    """Rows that stay; those that leave are put into `gone`, which is the shape of dropped.parquet."""
+    mask = rows.select(leaves.alias("leaves")).to_series()
+    if not mask.any():
+        return rows
+    label = pl.col("label").list.join(", ") if rows.schema["label"] == pl.List else pl.col("label")
+    gone.append(
+        rows.with_columns(detail.cast(pl.String).alias("detail"))
+        .filter(mask)
+        .select("source", "text", label.alias("label"), pl.lit(str(reason)).alias("reason"), "detail")
+    )
+    return rows.filter(~mask)
+
+
+def _all(gone: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([empty_dropped(), *gone])

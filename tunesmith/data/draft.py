@@ -1,0 +1,240 @@
+"""A first spec for some data: what `tunesmith init` writes. Only the dials that matter, each with the reason for its value."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.records import Issue
+from tunesmith.data.columns import Columns, choose_columns
+from tunesmith.data.load import FORMATS, Loaded, load
+from tunesmith.spec.check import matching_files
+from tunesmith.spec.schema import Data
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing", "holdout"),
+}
+SEPARATORS = ("|", ";", ",")
+FEW_ROWS = 300
+GUIDANCE = """\
+strategy:
+  # full: every weight; the best score with enough rows.     layers: the top blocks only; less memory.
+  # lora: small adapters; little memory, small files.        features: a head on frozen features; seconds, few rows.
+  kind: {kind}  # {why}
+"""
+REST = """\
+# Left out, these are set from the data and the model; `tunesmith plan` shows the values and why.
+# train:
+#   epochs: 5
+#   learning_rate: 2.0e-4
+
+# What only you can say about the model. It enters the model card; what is left out stays "unknown" there.
+# card:
+#   license: apache-2.0
+#   language: [en]
+#   intended_use: what the model is meant for
+#   out_of_scope: what it must not be used for
+#   data_origin: where the rows come from, who labelled them and how
+#   contact: who answers for the model
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of each split, and how they were found."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    why: str
+
+
+def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (), label: str | None = None) -> str:
+    """Text of a spec that `load_spec` accepts.
+
+    Args:
+        paths: a table, a folder, a glob, or a list of tables. Files named train, validation (dev, valid) and test that
+            stand beside each other with the same columns are used as splits.
+        folder: where the spec will be written; its data paths are relative to it.
+        text: text column, or two, when the user named them.
+        label: label column, when the user named it.
+
+    Raises:
+        DataError: no table can be read, or no columns fit.
+    """
+    found = _find([paths] if isinstance(paths, str) else list(paths))
+    hints = Data(train=found.train, text=tuple(text) or None, label=label)
+    loaded = load(found.train, hints)
+    found = _with_siblings(found, loaded, hints)
+    columns = choose_columns(loaded.table, hints)
+    lines = [
+        f"# Drafted from {', '.join(_shown(path, folder) for path in found.train[:3])}: {loaded.table.height} rows.",
+        "# Next: tunesmith plan, then tunesmith run, with this file.",
+        f"name: {_quoted(_name(Path(found.train[0])))}",
+        "task: text-classification",
+        "seed: 0  # another seed gives another split and another training run",
+        "",
+        "data:",
+        *_paths(found, folder),
+        *_columns(loaded.table, columns),
+        *_shares(found),
+        "",
+    ]
+    return "\n".join(lines) + "\n" + _strategy(loaded.table.height) + "\n" + REST
+
+
+def _find(paths: list[str]) -> Found:
+    """The files behind the user's words: folders become the tables in them, sorted into splits by name."""
+    files: list[str] = []
+    for path in paths:
+        tables = _tables(path) if os.path.isdir(path) else matching_files(path)
+        if not tables:
+            remedy = "Name a CSV, TSV, JSONL, JSON or Parquet file, or a folder with some."
+            raise DataError(
+                Issue(path, "must be a table or a folder with tables", "none" if os.path.isdir(path) else "no such file", remedy)
+            )
+        files += [table for table in tables if table not in files]
+    if len(files) == 1:
+        return Found((files[0],), (), (), "")
+    sorted_files: dict[str, list[str]] = {split: [file for file in files if split_of(file) == split] for split in SPLIT_WORDS}
+    if sorted_files["train"]:
+        others = [file for file in files if split_of(file) is None]
+        if others:
+            remedy = "Name the tables to use, one by one."
+            raise DataError(Issue(", ".join(others[:3]), "must be named like a split beside a train table", "another name", remedy))
+        return Found(tuple(sorted_files["train"]), tuple(sorted_files["validation"]), tuple(sorted_files["test"]), "by their names")
+    if sorted_files["validation"] or sorted_files["test"]:
+        rest = tuple(file for file in files if split_of(file) is None)
+        if rest:
+            return Found(rest, tuple(sorted_files["validation"]), tuple(sorted_files["test"]), "by their names")
+    return Found(tuple(files), (), (), "")
+
+
+def split_of(path: str) -> str | None:
+    """The split that a file is named after, such as "validation" for intents-dev.csv; None when its name says nothing."""
+    words = re.split(r"[^a-z]+", Path(path).name.lower().split(".")[0])
+    return next((split for split, known in SPLIT_WORDS.items() if any(word in known for word in words)), None)
+
+
+def _tables(folder: str) -> list[str]:
+    return sorted(str(path) for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith(".") and _is_table(path))
+
+
+def _is_table(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
+    return bool(suffixes) and suffixes[-1] in FORMATS and suffixes[-1] != ".txt"
+
+
+def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
+    """A single table named train gets the validation and test tables beside it, if they have the same columns."""
+    if len(found.train) != 1 or found.validation or found.test or split_of(found.train[0]) != "train":
+        return found
+    own = Path(found.train[0])
+    rest = _stem_without_split(own)
+    beside: dict[str, tuple[str, ...]] = {"validation": (), "test": ()}
+    for path in map(Path, _tables(str(own.parent))):
+        split = split_of(str(path))
+        if split in beside and not beside[split] and _stem_without_split(path) == rest and _same_columns(path, loaded.table, hints):
+            beside[split] = (str(path),)
+    why = "beside the train table, with the same columns"
+    return Found(found.train, beside["validation"], beside["test"], why if any(beside.values()) else "")
+
+
+def _stem_without_split(path: Path) -> str:
+    known = {word for words in SPLIT_WORDS.values() for word in words}
+    return "-".join(word for word in re.split(r"[^a-z0-9]+", path.name.lower().split(".")[0]) if word not in known)
+
+
+def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
+    try:
+        return set(load([str(path)], hints).table.columns) == set(table.columns)
+    except DataError:
+        return False  # a damaged neighbour is no split; naming it in the spec says what is wrong with it
+
+
+def _paths(found: Found, folder: Path) -> list[str]:
+    lines = []
+    for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test)):
+        if files:
+            shown = [_quoted(_shown(path, folder)) for path in files]
+            value = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
+            lines.append(f"  {split}: {value}" + (f"  # found {found.why}" if found.why and split != "train" else ""))
+    return lines
+
+
+def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
+    text = [_quoted(name) for name in columns.text]
+    value = text[0] if len(text) == 1 else f"[{', '.join(text)}]"
+    lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
+    lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
+    label = table[str(columns.label)]
+    if label.dtype == pl.List:
+        lines.append("  multi_label: true  # the column holds lists")
+    else:
+        separator = _separator(label)
+        if separator:
+            lines.append(f"  # multi_label: true  # many cells hold {_quoted(separator)}: uncomment both lines if it separates labels")
+            lines.append(f"  # label_separator: {_quoted(separator)}")
+    others = [name for name in table.columns if name not in (*columns.text, columns.label, "__source__")]
+    if others:
+        lines.append(f"  # not used: {_comment(', '.join(others))}")
+    return lines
+
+
+def _separator(label: pl.Series) -> str | None:
+    """A character that seems to separate labels: cells with it are made of parts that other cells share."""
+    if label.dtype != pl.String:
+        return None
+    values = label.drop_nulls().head(5000)
+    for separator in SEPARATORS:
+        cut = values.filter(values.str.contains(separator, literal=True))
+        if cut.len() > max(2, values.len() // 20):
+            parts = values.str.split(separator).explode(empty_as_null=True).drop_nulls().str.strip_chars()
+            if parts.n_unique() < values.n_unique():
+                return separator
+    return None
+
+
+def _shares(found: Found) -> list[str]:
+    missing = [split for split in ("validation", "test") if not (found.validation if split == "validation" else found.test)]
+    uses = {"validation": "to select the weights", "test": "for the one final score"}
+    return [f"  {split}_share: 0.1  # of the training rows, set aside {uses[split]}" for split in missing]
+
+
+def _strategy(rows: int) -> str:
+    if rows < FEW_ROWS:
+        return GUIDANCE.format(kind="features", why="few rows: a head on frozen features is hard to beat")
+    return GUIDANCE.format(kind="full", why="enough rows to train every weight")
+
+
+def _name(train: Path) -> str:
+    """A name for the run: the table's, or its folder's when the table is just called train."""
+    stem = train.name.split(".")[0]
+    stem = train.resolve().parent.name if stem.lower() in SPLIT_WORDS["train"] else stem
+    return re.sub(r"[^\w.\- ]+", "-", stem).lstrip(".- ")[:100] or "run"
+
+
+def _shown(path: str, folder: Path) -> str:
+    """The path as seen from the folder of the spec, with forward slashes; absolute on another drive."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return Path(path).resolve().as_posix()
+
+
+def _quoted(value: str) -> str:
+    """A YAML scalar on one line, in quotes where YAML needs them."""
+    return str(yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6)).strip()[1:-1]
+
+
+def _comment(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e\xa0-\ud7ff]+", " ", text)

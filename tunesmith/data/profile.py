@@ -1,0 +1,148 @@
+"""What the data looked like: profile.json, and the findings that point into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from tunesmith.core.records import Finding, Issue
+from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
+from tunesmith.data.columns import Columns
+from tunesmith.data.load import FileRecord
+
+QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
+EXAMPLES = 5
+EXAMPLE_CHARACTERS = 300
+SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened on the way from files to splits, besides the rows themselves."""
+
+    files: Mapping[str, tuple[FileRecord, ...]]
+    columns: Columns
+    normalised: int
+    across: int
+    moved: int
+    rare_classes: tuple[str, ...]
+    rare_rows: int
+    issues: tuple[Issue, ...]
+
+
+def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: list[str], story: Story) -> dict[str, Any]:
+    """Content of profile.json: JSON-ready, every number in it counted from the tables."""
+    reasons = dict(dropped["reason"].value_counts().iter_rows())
+    return {
+        "files": {name: [file.as_dict() for file in files] for name, files in story.files.items()},
+        "columns": {
+            "text": list(story.columns.text),
+            "label": story.columns.label,
+            "multi_label": story.columns.multi_label,
+            "why": story.columns.why,
+        },
+        "rows": {
+            "read": sum(file.rows for files in story.files.values() for file in files),
+            **{name: splits[name].height for name in SPLITS},
+            "dropped": dropped.height,
+        },
+        "dropped": {str(reason): {"rows": reasons.get(str(reason), 0), "explanation": EXPLANATIONS[reason]} for reason in Reason},
+        "duplicates_across_splits": story.across,
+        "normalised_texts": story.normalised,
+        "split": {"moved": story.moved, "rare_rows": story.rare_rows, "rare_class_count": len(story.rare_classes)},
+        "rare_classes": list(story.rare_classes),
+        "class_count": len(labels),
+        "classes": _classes(splits, labels),
+        "characters": {name: _lengths(splits[name]) for name in SPLITS},
+        "examples": _examples(splits["train"]),
+        "warnings": [str(issue) for issue in story.issues],
+        "warning_count": len(story.issues),
+    }
+
+
+def findings(profile: Mapping[str, Any]) -> list[Finding]:
+    """The data/* findings of a profile. Their order and ids are stable; `pointer_of` says where each value is."""
+    rows, out = profile["rows"], []
+    out.append(_count("data/rows/read", "rows read from the given files", rows["read"], "rows"))
+    for name in SPLITS:
+        out.append(_count(f"data/rows/{name}", f"rows in the {SPLIT_NAMES[name]} split", rows[name], "rows", rows["read"]))
+    out.append(_count("data/rows/dropped", "rows dropped, each with its reason", rows["dropped"], "rows", rows["read"]))
+    for reason in Reason:
+        claim = f"rows dropped: {EXPLANATIONS[reason][0].lower()}{EXPLANATIONS[reason][1:].rstrip('.')}"
+        out.append(_count(f"data/dropped/{reason}", claim, profile["dropped"][reason]["rows"], "rows", rows["read"]))
+    out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
+    claim = "rows dropped because given splits share their text"
+    out.append(_count("data/duplicates_across_splits", claim, profile["duplicates_across_splits"], "rows", rows["read"]))
+    claim = "texts changed by cleaning: Unicode form, whitespace, control characters"
+    out.append(_count("data/normalised_texts", claim, profile["normalised_texts"], "texts", rows["read"]))
+    claim = "rows whose split was changed so that every class with enough rows is in every split"
+    out.append(_count("data/split/moved", claim, profile["split"]["moved"], "rows", rows["read"]))
+    claim = "rows kept in training because their class has too few rows to split"
+    out.append(_count("data/split/rare_rows", claim, profile["split"]["rare_rows"], "rows", rows["read"]))
+    claim = "classes with too few rows to be tested"
+    out.append(_count("data/split/rare_classes", claim, profile["split"]["rare_class_count"], "classes"))
+    for name in ("p50", "p99", "max"):
+        words = {"p50": "half of the training texts are", "p99": "nearly all training texts are", "max": "the longest training text is"}[
+            name
+        ]
+        out.append(
+            Finding(
+                f"data/characters/{name}", f"{words} at most this long", profile["characters"]["train"][name], "characters", rows["train"]
+            )
+        )
+    for entry in profile["classes"]:
+        for name in SPLITS:
+            claim = f"rows of this class in the {SPLIT_NAMES[name]} split"
+            out.append(_count(f"data/class/{entry['label']}/{name}", claim, entry[name], "rows", rows[name]))
+    out.append(_count("data/warnings", "warnings about the data", profile["warning_count"], "warnings"))
+    return out
+
+
+def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
+    """JSON pointer (RFC 6901) into profile.json for every finding whose value stands there as a number."""
+    where = {f"data/rows/{name}": f"/rows/{name}" for name in profile["rows"]}
+    where |= {f"data/dropped/{reason}": f"/dropped/{reason}/rows" for reason in Reason}
+    where |= {f"data/characters/{name}": f"/characters/train/{name}" for name in QUANTILES}
+    where |= {f"data/{name}": f"/{name}" for name in ("duplicates_across_splits", "normalised_texts")}
+    where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
+    where |= {
+        "data/split/moved": "/split/moved",
+        "data/split/rare_rows": "/split/rare_rows",
+        "data/split/rare_classes": "/split/rare_class_count",
+    }
+    for number, entry in enumerate(profile["classes"]):
+        where |= {f"data/class/{entry['label']}/{name}": f"/classes/{number}/{name}" for name in SPLITS}
+    return where
+
+
+def label_counts(label: pl.Series) -> dict[str, int]:
+    """Rows of each label; a row with several labels counts for each."""
+    values = label.explode(empty_as_null=True) if label.dtype == pl.List else label
+    return {str(name): int(count) for name, count in values.drop_nulls().value_counts().iter_rows()}
+
+
+def _count(name: str, claim: str, value: int, unit: str, n: int | None = None) -> Finding:
+    return Finding(name, claim, value, unit, n)
+
+
+def _classes(splits: Mapping[str, pl.DataFrame], labels: Iterable[str]) -> list[dict[str, Any]]:
+    counts = {name: label_counts(splits[name]["label"]) for name in SPLITS}
+    return [{"label": label, **{name: counts[name].get(label, 0) for name in SPLITS}} for label in labels]
+
+
+def _lengths(rows: pl.DataFrame) -> dict[str, int | None]:
+    """Quantiles of the characters of a row's text, with its pair; None for a split without rows."""
+    length = rows["text"].str.len_chars()
+    if "text_pair" in rows.columns:
+        length = length + rows["text_pair"].str.len_chars()
+    values = {name: length.quantile(share, "higher") for name, share in QUANTILES.items()}
+    return {name: None if value is None else int(value) for name, value in values.items()}
+
+
+def _examples(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """The first rows by id, which is a random order that does not depend on the file's; long texts are cut."""
+    texts = [pl.col(name).str.slice(0, EXAMPLE_CHARACTERS) for name in ("text", "text_pair") if name in rows.columns]
+    return rows.bottom_k(EXAMPLES, by="id").sort("id").select(*texts, "label", "source").to_dicts()

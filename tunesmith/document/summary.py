@@ -1,0 +1,99 @@
+"""The summary of a run for `tunesmith show`: plain rows, from the run directory alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesmith.core.records import Finding
+from tunesmith.core.rundir import RunDir
+from tunesmith.document import story, tables, vocabulary
+from tunesmith.document.contents import Contents
+from tunesmith.document.formats import Form, formatted, setting
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the summary: the group it belongs to, its name, its value, and what qualifies the value."""
+
+    group: str
+    name: str
+    value: str
+    note: str = ""
+
+
+def summary(run: RunDir) -> list[Row]:
+    """Headline, baselines, data, model, time and files of a run. What is not known is said to be unknown."""
+    contents = Contents.of(run)
+    return [*_score(contents), *_data(contents), *_model(contents), *_paths(contents)]
+
+
+def _score(contents: Contents) -> list[Row]:
+    headline = story.headline(contents)
+    rows = [Row("score", f"test {headline.metric.title}", *_shown(contents, headline.id, "score"))]
+    for comparison in headline.comparisons:
+        value, _ = _shown(contents, comparison.id, "score")
+        difference, note = _shown(contents, comparison.difference, "difference")
+        about = f"difference {difference}{f', {note}' if note else ''}"
+        rows.append(Row("score", f"  {vocabulary.BASELINE_NAMES.get(comparison.name, comparison.title)}", value, about))
+    rows.append(Row("score", f"validation {headline.metric.title}", *_shown(contents, f"validation/{headline.name}", "score")))
+    return rows
+
+
+def _data(contents: Contents) -> list[Row]:
+    rows = [Row("data", f"{title} rows", *_shown(contents, f"data/rows/{split}", "count")) for split, title in vocabulary.SPLITS.items()]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in tables.dropped_counts(contents.dropped).items())
+    rows.append(Row("data", "dropped rows", _shown(contents, "data/rows/dropped", "count")[0], reasons))
+    rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
+    cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
+    if any(finding is not None and finding.value for finding in cut):
+        shown = ", ".join(f"{_value(f, 'count')} {title}" for f, title in zip(cut, vocabulary.SPLITS.values(), strict=True))
+        rows.append(Row("data", "texts cut", shown, f"at {setting(contents.setting('model.max_length'))} tokens"))
+    return rows
+
+
+def _untested(contents: Contents) -> str:
+    untested = story.limits(contents).untested
+    return f"{len(untested):,} without a test row" if untested else ""
+
+
+def _model(contents: Contents) -> list[Row]:
+    trained, _ = _shown(contents, "model/parameters/trainable", "count")
+    total, _ = _shown(contents, "model/parameters/total", "count")
+    rows = [
+        Row("model", "starts from", _shown(contents, "model/name", "plain")[0]),
+        Row("model", "strategy", setting(contents.setting("strategy.kind", "unknown"))),
+        Row("model", "parameters", total, f"{trained} trained"),
+    ]
+    if contents.history:
+        rows.append(Row("model", "training", _shown(contents, "train/seconds", "seconds")[0], _course(contents)))
+    rows.append(Row("model", "all stages", formatted(story.seconds_total(contents), "seconds")))
+    return rows
+
+
+def _course(contents: Contents) -> str:
+    steps, _ = _shown(contents, "train/steps", "count")
+    best, _ = _shown(contents, "train/best_epoch", "plain")
+    return f"{steps} steps, best at epoch {best}, ended by: {_shown(contents, 'train/stopped_by', 'plain')[0]}"
+
+
+def _paths(contents: Contents) -> list[Row]:
+    found = [("report", "report.html"), ("card", "MODEL_CARD.md"), ("model", "model")]
+    return [Row("files", name, str(contents.path / path), "" if (contents.path / path).exists() else "not there yet") for name, path in found]
+
+
+def _shown(contents: Contents, name: str, form: Form) -> tuple[str, str]:
+    """(value, interval and n) of a finding as text."""
+    finding = contents.findings.get(name)
+    value = _value(finding, form)
+    if finding is None or finding.value is None:
+        return value, finding.note if finding else ""
+    parts = []
+    if finding.interval:
+        parts.append(" to ".join(formatted(bound, form) for bound in finding.interval))
+    if finding.interval and finding.n is not None:
+        parts.append(f"n {formatted(finding.n, 'count')}")
+    return value, ", ".join(parts)
+
+
+def _value(finding: Finding | None, form: Form) -> str:
+    return "unknown" if finding is None or finding.value is None else formatted(finding.value, form)

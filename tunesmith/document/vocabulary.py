@@ -1,0 +1,68 @@
+"""Names and meanings in the reader's words. No digit may stand here, except in the names that `claims.TERMS` lists."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric for readers: its name inside a sentence, what it says, and its direction."""
+
+    title: str
+    meaning: str
+    lower_is_better: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", "share of rows that got the right label"),
+    "subset_accuracy": Metric("subset accuracy", "share of rows whose whole set of labels is right"),
+    "balanced_accuracy": Metric("balanced accuracy", "recall averaged over classes, so that rare classes count as much as common ones"),
+    "macro_precision": Metric("macro precision", "precision averaged over classes"),
+    "macro_recall": Metric("macro recall", "recall averaged over classes"),
+    "macro_f1": Metric("macro F1", "harmonic mean of precision and recall, averaged over classes"),
+    "weighted_f1": Metric("weighted F1", "F1 averaged over classes by their number of rows"),
+    "micro_f1": Metric("micro F1", "F1 over all decisions taken together"),
+    "mcc": Metric("Matthews correlation", "agreement of predictions and labels beyond chance; nought is chance, one is perfect"),
+    "roc_auc": Metric("ROC AUC", "chance that a row of a class is ranked above a row of another, averaged over classes"),
+    "hamming_loss": Metric("Hamming loss", "share of single label decisions that are wrong", True),
+    "log_loss": Metric("log loss", "how surprised the model is by the right label", True),
+    "ece": Metric("calibration error", "average gap between confidence and how often it is right", True),
+    "brier": Metric("Brier score", "squared distance between probabilities and the truth", True),
+}
+
+BASELINES = {
+    "majority": "always answering the most frequent class",
+    "features": "logistic regression on frozen features",
+}
+MULTI_LABEL_BASELINES = {"majority": "always giving the labels that most rows have"}
+BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
+
+STAGES = {
+    "prepare": "reads, cleans and splits the tables",
+    "resolve": "fills every open value of the spec",
+    "embed": "computes what the untrained model says, for the head and the baseline",
+    "train": "fits the weights",
+    "tune": "searches for better settings",
+    "evaluate": "scores the model and its baselines",
+}
+
+STRATEGIES = {
+    "features": "the encoder stays as it is, and a linear head is fitted on its outputs",
+    "layers": "the top blocks and the head are trained, the rest stays as it is",
+    "full": "every weight is trained",
+    "lora": "low-rank adapters are trained beside frozen weights, and merged into them at the end",
+}
+
+LENGTHS = {"a quarter up to": "p25", "half up to": "p50", "three quarters up to": "p75", "nearly all up to": "p99", "longest": "max"}
+
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def metric(name: str) -> Metric:
+    """The metric for readers; a name that is not listed speaks for itself."""
+    return METRICS.get(name, Metric(name.replace("_", " "), ""))
+
+
+def baseline(name: str, multi_label: bool = False) -> str:
+    """What a baseline does, to follow "than"."""
+    return (MULTI_LABEL_BASELINES if multi_label else {}).get(name) or BASELINES.get(name, name.replace("_", " "))

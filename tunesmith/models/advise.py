@@ -1,0 +1,48 @@
+"""Facts for derived values: what the data and the model say about each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tunesmith.core.records import Finding
+from tunesmith.models.load import max_length
+from tunesmith.spec.defaults import Facts
+from tunesmith.tasks.base import Task
+
+SAMPLE_ROWS = 20000
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token lengths of training rows, uncut, special tokens counted; `rows` of them were tokenized."""
+
+    p50: int
+    p99: int
+    longest: int
+    rows: int
+
+    def findings(self) -> list[Finding]:
+        """The lengths as findings."""
+        sampled = "lengths of a sample of the training rows" if self.rows == SAMPLE_ROWS else ""
+        named = (("p50", "Median length of a training row", self.p50), ("p99", "Length that almost all training rows stay under", self.p99),
+                 ("max", "Length of the longest training row", self.longest))  # fmt: skip
+        return [Finding(f"data/tokens/{key}", claim, value, "tokens", self.rows, source="measured", note=sampled) for key, claim, value in named]
+
+
+def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -> Lengths:
+    """Lengths up to `limit` tokens of at most 20,000 training rows, the first by content hash."""
+    sample = train.sort("id").head(SAMPLE_ROWS)
+    lengths = task.encode(sample.drop("label"), processor, limit).lengths
+    return Lengths(int(np.percentile(lengths, 50)), int(np.percentile(lengths, 99)), max(lengths), len(lengths))
+
+
+def gather(task: Task, train: pl.DataFrame, processor: Any, config: Any, fast_bfloat16: bool) -> tuple[Facts, Lengths]:
+    """The Facts that `spec.defaults.resolve` needs, and the lengths behind them."""
+    limit = max_length(processor, config)
+    lengths = token_lengths(task, train, processor, limit)
+    classes = len(task.model_options["id2label"])
+    return Facts(len(train), classes, lengths.p99, limit, fast_bfloat16, task.metrics[0]), lengths

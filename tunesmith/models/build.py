@@ -1,0 +1,51 @@
+"""The model of a run: pretrained weights, head, dropout and pooling as the spec says, before and after the strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.records import Issue
+from tunesmith.core.seeding import seed_for
+from tunesmith.models.anatomy import output_layer
+from tunesmith.models.linear import Linear
+from tunesmith.models.load import load_model
+from tunesmith.models.mean_pool import add_mean_pooling
+from tunesmith.spec.schema import Features, Spec
+from tunesmith.tasks.base import Task
+
+
+def build_model(spec: Spec, task: Task) -> Any:
+    """The untrained model of a run; the same weights every time, also where the head is drawn at random."""
+    torch.manual_seed(seed_for(spec.seed, "model"))
+    model = load_model(spec.model, task.head, task.model_options)
+    if spec.train.dropout is not None:
+        set_dropout(model, spec.train.dropout)
+    if isinstance(spec.strategy, Features) and spec.strategy.pooling == "mean":
+        add_mean_pooling(model)
+    return model
+
+
+def set_dropout(model: Any, probability: float) -> None:
+    """Give every dropout of the model this probability. The saved config keeps the pretrained one: dropout is off in use."""
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    if not layers:
+        raise ModelError(Issue("train.dropout", "must be left out for a model without dropout", type(model).__name__, "Remove it."))
+    for layer in layers:
+        layer.p = probability
+
+
+@torch.no_grad()
+def set_head(model: Any, linear: Linear) -> None:
+    """Write a fitted regression into the output layer."""
+    layer = output_layer(model, model.config.num_labels)[1]
+    layer.weight.copy_(linear.weight_CE)
+    if layer.bias is not None:
+        layer.bias.copy_(linear.bias_C)
+
+
+def has_bias(model: Any) -> bool:
+    """True when the output layer has a bias."""
+    return output_layer(model, model.config.num_labels)[1].bias is not None

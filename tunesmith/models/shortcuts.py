@@ -1,0 +1,125 @@
+"""Work that cannot change the result, left out: token embeddings that no row uses, and last-block outputs that no head reads.
+
+Both are exact: tests compare losses, gradients and final weights with and without them.
+Shape suffixes: B = rows, T = tokens, H = heads, D = width of a head, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tunesmith.models.anatomy import bert_like_encoder
+from tunesmith.tasks.base import Encoding
+
+
+class Shortcuts:
+    """The shortcuts that fit a model whose strategy has been applied, in force until `undo`.
+
+    Args:
+        model: changed in place, its parameters' names are not.
+        encodings: all rows that the model will see meanwhile; `self.encodings` are the same rows in its terms.
+        linear_decay: the optimiser only multiplies elements without gradient (`train.optim.decay_is_linear`).
+    """
+
+    def __init__(self, model: Any, encodings: Sequence[Encoding], *, linear_decay: bool) -> None:
+        self.model, self.encodings = model, list(encodings)
+        read_first_token_only(model)
+        table, output = model.get_input_embeddings(), model.get_output_embeddings()
+        tied = output is not None and output.weight is table.weight
+        self.compact = CompactVocabulary(model, _tokens(encodings)) if linear_decay and table.weight.requires_grad and not tied else None
+        if self.compact is not None:
+            self.encodings = [self.compact.shorten(encoding) for encoding in encodings]
+
+    def undo(self) -> None:
+        """Give the plain model back, with what training changed."""
+        read_all_tokens(self.model)
+        if self.compact is not None:
+            self.compact.restore(self.model)
+
+
+def _tokens(encodings: Sequence[Encoding]) -> set[int]:
+    return {token for encoding in encodings for row in encoding.rows for token in (*row["input_ids"], row["pad"])}
+
+
+class CompactVocabulary:
+    """The rows of the token-embedding matrix that the data uses, in place of the whole matrix, until `restore`.
+
+    Rows that no batch uses get no gradient. Weight decay still shrinks them, all by the same factor; a row of ones that
+    no text uses goes through the same optimiser and tells that factor. This is exact for optimisers whose update of an
+    element without gradient is linear in it (AdamW, SGD), and only those may use it.
+    """
+
+    def __init__(self, model: Any, used: Iterable[int]) -> None:
+        self.full: nn.Embedding = model.get_input_embeddings()
+        ids = sorted(set(used) | ({self.full.padding_idx} if self.full.padding_idx is not None else set()))
+        self.ids_V = torch.tensor(ids)
+        padding = None if self.full.padding_idx is None else ids.index(self.full.padding_idx)
+        self.small = nn.Embedding(len(ids) + 1, self.full.embedding_dim, padding_idx=padding)
+        with torch.no_grad():
+            self.small.weight[:-1] = self.full.weight[self.ids_V]
+            self.small.weight[-1] = 1.0
+        self.small.weight.requires_grad_(self.full.weight.requires_grad)
+        model.set_input_embeddings(self.small)
+
+    def shorten(self, encoding: Encoding) -> Encoding:
+        """The rows with token ids as rows of the compact matrix."""
+        lookup = {int(token): number for number, token in enumerate(self.ids_V)}
+        rows = [{**row, "input_ids": [lookup[t] for t in row["input_ids"]], "pad": lookup[row["pad"]]} for row in encoding.rows]
+        return replace(encoding, rows=rows)
+
+    @torch.no_grad()
+    def restore(self, model: Any) -> None:
+        """Put the trained rows back into the full matrix, and the full matrix back into the model."""
+        weight = self.small.weight.to(self.full.weight.device)
+        self.full.weight.mul_(weight[-1, 0])
+        self.full.weight[self.ids_V.to(weight.device)] = weight[:-1]
+        model.set_input_embeddings(self.full)
+
+
+def read_first_token_only(model: Any) -> bool:
+    """Make the last block of a BERT-like classifier compute the first token alone, which is all that the head reads.
+
+    Returns True when it applies. The block's parameters and their names stay as they are; `read_all_tokens` undoes it.
+    """
+    encoder = bert_like_encoder(model)
+    if encoder is None or model.config._attn_implementation != "sdpa":
+        return False
+    block = encoder.layer[-1]
+    block.forward = MethodType(_first_token_forward, block)
+    return True
+
+
+def read_all_tokens(model: Any) -> None:
+    """Undo `read_first_token_only`."""
+    encoder = bert_like_encoder(model)
+    if encoder is not None:
+        encoder.layer[-1].__dict__.pop("forward", None)
+
+
+def _first_token_forward(block: Any, hidden_BTE: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
+    """The block's output for the first token, (B, 1, E): queries and feed-forward of one token, keys and values of all."""
+    inner = block.attention.self
+    first_B1E = hidden_BTE[:, :1]
+
+    def heads(states: Tensor) -> Tensor:
+        return states.view(*states.shape[:2], -1, inner.attention_head_size).transpose(1, 2)
+
+    context_BH1D = F.scaled_dot_product_attention(
+        heads(inner.query(first_B1E)),
+        heads(inner.key(hidden_BTE)),
+        heads(inner.value(hidden_BTE)),
+        attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
+        dropout_p=inner.dropout.p if inner.training else 0.0,
+        scale=inner.scaling,
+    )
+    context_B1E = context_BH1D.transpose(1, 2).flatten(2)
+    attended = block.attention.output(context_B1E, first_B1E)
+    result: Tensor = block.feed_forward_chunk(attended)
+    return result

@@ -1,0 +1,125 @@
+"""The whole journey, stage by stage. Read this page first.
+
+    prepare   read, clean and split the table            data/
+    resolve   fill every open value of the spec           resolved.yaml
+    embed     what the frozen model says, computed once   features/
+    train     fit the weights that the strategy names     model/  history.jsonl  checkpoints/ while it lasts
+    evaluate  the validation split, then the test, once   predictions/
+    document  report and card, from the ledger            report.html  MODEL_CARD.md
+
+A stage reads files of earlier stages and writes its own; `core/rundir.py` lets the finished ones be skipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tunesmith.core.errors import RunError, SpecError
+from tunesmith.core.interrupt import stoppable
+from tunesmith.core.records import Finding, Issue, Progress
+from tunesmith.core.rundir import RunDir, StageWriter, sha256_file, sha256_json
+from tunesmith.spec.check import check_spec, matching_files
+from tunesmith.spec.defaults import flatten
+from tunesmith.spec.load import dump_spec, load_spec
+from tunesmith.spec.schema import Spec
+from tunesmith.stages import document, embed, evaluate, prepare, resolve, train
+from tunesmith.stages.context import Context
+from tunesmith.tasks.make import metric_names
+
+Watch = Callable[[Progress], None]
+
+STAGES: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
+    ("prepare", prepare.prepare),
+    ("resolve", resolve.resolve),
+    ("embed", embed.embed),
+    ("train", train.train),
+    ("evaluate", evaluate.evaluate),
+    ("document", document.document),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. `path` is its directory; `model_path` loads with plain `from_pretrained`."""
+
+    path: Path
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the model, in Hugging Face layout."""
+        return self.path / "model"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.path / "report.html"
+
+    @property
+    def findings(self) -> dict[str, Finding]:
+        """Every fact that the run learned, by id."""
+        return RunDir(self.path).findings
+
+
+def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Run:
+    """Do the whole job, or what is left of it: finished stages are skipped, an interrupted one goes on.
+
+    Args:
+        spec: what is wanted.
+        runs: folder of all runs; this one gets the subfolder `spec.name`.
+        watch: hears of progress; nothing is printed without it.
+
+    Raises:
+        TunesmithError: one of its kinds, with the remedy; everything finished is kept.
+    """
+    issues = check_spec(spec, metric_names(spec))
+    if issues:
+        raise SpecError(issues)
+    rundir = RunDir(Path(runs) / spec.name)
+    with stoppable() as stop, rundir.locked():
+        _claim(rundir, spec)
+        context = Context(spec, rundir, watch or (lambda _progress: None), stop)
+        upstream: dict[str, str] = {}
+        for name, stage in STAGES:
+            inputs = sha256_json([version("tunesmith"), name, rundir.manifest["spec"], rundir.manifest["data"], upstream])
+            if rundir.is_finished(name, inputs):
+                context.watch(Progress(name, 1, 1, note="finished earlier"))
+            else:
+                with rundir.stage(name, inputs, {"tunesmith": version("tunesmith")}) as writer:
+                    stage(context, writer)
+            upstream = rundir.output_hashes(n for n, _ in STAGES[: [n for n, _ in STAGES].index(name) + 1])
+        shutil.rmtree(rundir.path / "checkpoints", ignore_errors=True)  # the model is saved and tested: nothing left to resume
+    return Run(rundir.path)
+
+
+def _claim(rundir: RunDir, spec: Spec) -> None:
+    """Bind the directory to this spec and these data, or refuse when it belongs to others."""
+    data = {path: sha256_file(Path(path)) for path in _data_files(spec)}
+    manifest = rundir.manifest
+    if not manifest:
+        (rundir.path / "spec.yaml").write_text(dump_spec(spec), "utf-8")
+        rundir.update_manifest(spec=sha256_json(flatten(spec)), data=data, stages={})
+        return
+    remedy = "Give this one another name (--name NAME), or delete the directory."
+    if manifest["spec"] != sha256_json(flatten(spec)):
+        before, now = flatten(load_spec(_raw_spec(rundir))), flatten(spec)
+        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        found = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
+        raise RunError(Issue(str(rundir.path), "belongs to another spec", found, remedy))
+    changed = sorted(path for path in data.keys() | manifest["data"].keys() if data.get(path) != manifest["data"].get(path))
+    if changed:
+        raise RunError(Issue(str(rundir.path), "was begun with other data", f"changed: {', '.join(changed)}", remedy))
+
+
+def _raw_spec(rundir: RunDir) -> dict[str, object]:
+    import yaml
+
+    return dict(yaml.safe_load((rundir.path / "spec.yaml").read_text("utf-8")))
+
+
+def _data_files(spec: Spec) -> list[str]:
+    patterns = (*spec.data.train, *(spec.data.validation or ()), *(spec.data.test or ()))
+    return sorted({path for pattern in patterns for path in matching_files(pattern)})

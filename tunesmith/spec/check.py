@@ -1,0 +1,87 @@
+"""Checks that need the spec alone: combinations that would have no effect, and files that are not there. All at once."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from pathlib import Path
+
+from tunesmith.core.records import Issue
+from tunesmith.spec.schema import SGD, Features, Spec
+
+REMOTE = ("http://", "https://", "s3://", "hf://", "gs://")
+LOOP_ONLY = (
+    "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
+    "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "checkpoint_minutes",
+)  # fmt: skip
+
+
+def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
+    """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
+    return [*_files(spec), *_data(spec), *_training(spec), *_metric(spec, metrics)]
+
+
+def matching_files(pattern: str) -> list[str]:
+    """Files that a path or glob names, sorted; a path that exists is taken literally even if it holds glob characters."""
+    return [pattern] if os.path.exists(pattern) else sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+
+
+def _files(spec: Spec) -> list[Issue]:
+    issues = []
+    for field in ("train", "validation", "test"):
+        for number, pattern in enumerate(spec.data.model_dump()[field] or ()):
+            where = f"data.{field}" + (f"[{number}]" if number else "")
+            if pattern.startswith(REMOTE):
+                issues.append(Issue(where, "must be a file on this machine", pattern, "Download it first."))
+            elif os.path.isdir(pattern):
+                issues.append(Issue(where, "must be a file", f"the folder {pattern}", f"Name its files, such as {pattern.rstrip('/')}/*.csv."))
+            elif not matching_files(pattern):
+                folder = Path(pattern).parent
+                near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
+                issues.append(Issue(where, "must exist", pattern, f"Did you mean {folder / near[0]}?" if near else "Check the path."))
+    return issues
+
+
+def _data(spec: Spec) -> list[Issue]:
+    data, issues = spec.data, []
+    if data.text and len(set(data.text)) < len(data.text):
+        issues.append(Issue("data.text", "must name two different columns", data.text[0]))
+    if data.text and data.label in data.text:
+        issues.append(Issue("data.label", "must not be a text column too", str(data.label)))
+    if data.label_separator and not data.multi_label:
+        issues.append(Issue("data.label_separator", "has a meaning only with multi_label: true", data.label_separator, "Remove one or add the other."))
+    for split in ("validation", "test"):
+        given, share = data.model_dump()[split], f"{split}_share"
+        if given and share in data.model_fields_set:
+            issues.append(Issue(f"data.{share}", f"has no effect beside data.{split}", "", "Remove one of them."))
+        if not given and data.model_dump()[share] == 0:
+            issues.append(Issue(f"data.{share}", f"must be > 0 without data.{split}", "0", f"Give a {split} table or a share."))
+    return issues
+
+
+def _training(spec: Spec) -> list[Issue]:
+    issues = []
+    if isinstance(spec.strategy, Features) and spec.strategy.head == "logistic":
+        issues += [
+            Issue(f"train.{field}", "has no effect with strategy.head: logistic", "", "Remove it, or use head: linear.")
+            for field in LOOP_ONLY
+            if field in spec.train.model_fields_set
+        ]
+    if isinstance(spec.train.optimizer, SGD) and spec.train.optimizer.nesterov and spec.train.optimizer.momentum == 0:
+        issues.append(Issue("train.optimizer.nesterov", "needs a momentum above 0", "0"))
+    if spec.train.batch_size and spec.train.gradient_accumulation_steps > spec.train.batch_size:
+        issues.append(Issue("train.gradient_accumulation_steps", "must be at most train.batch_size", str(spec.train.gradient_accumulation_steps)))
+    if spec.data.multi_label and spec.train.label_smoothing:
+        issues.append(Issue("train.label_smoothing", "must be 0 with multi_label: true", str(spec.train.label_smoothing), "Remove it."))
+    if spec.data.multi_label and spec.train.class_weights == "balanced":
+        issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
+    return issues
+
+
+def _metric(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
+    if spec.evaluate.metric is None or spec.evaluate.metric in metrics:
+        return []
+    near = difflib.get_close_matches(spec.evaluate.metric, metrics, 1)
+    remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(metrics)}."
+    return [Issue("evaluate.metric", f"must be a metric of {spec.task}", spec.evaluate.metric, remedy)]

@@ -1,0 +1,139 @@
+"""Derived values: what the spec leaves open is filled from the data and the model, each value with the rule that set it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.spec.schema import SGD, Features, Full, Layers, Lora, Part, Spec
+
+LENGTH_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What derivations may look at. Token lengths include special tokens."""
+
+    train_rows: int
+    classes: int
+    tokens_p99: int
+    model_max_length: int
+    fast_bfloat16: bool
+    first_metric: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec without open values, and the rule behind each value ("given" for those that the user wrote)."""
+
+    spec: Spec
+    rules: dict[str, str]
+
+    def as_yaml(self) -> str:
+        """Text of resolved.yaml: path → value and rule."""
+        values = flatten(self.spec)
+        table = {path: {"value": values[path], "rule": self.rules[path]} for path in values}
+        return yaml.safe_dump(table, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def resolve(spec: Spec, facts: Facts) -> Resolved:
+    """Fill every open value that is used by this spec's strategy. Nothing given is ever changed."""
+    derived: dict[str, tuple[Any, str]] = {
+        "model.max_length": _max_length(facts),
+        "train.epochs": _epochs(spec, facts),
+        "train.batch_size": _batch_size(facts),
+        "train.learning_rate": _learning_rate(spec),
+        "train.precision": _precision(spec, facts),
+        "evaluate.metric": (facts.first_metric, "the task's first metric"),
+    }
+    open_paths = {path for path in derived if flatten(spec)[path] in (None, "auto")}
+    filled = spec
+    for path in open_paths:
+        part, name = path.split(".")
+        inside = dict(filled)[part].model_copy(update={name: derived[path][0]})
+        filled = filled.model_copy(update={part: inside})
+    given = set(_given(spec))
+    rules = {
+        path: derived[path][1] if path in open_paths else "given" if path in given else "default"
+        for path in flatten(filled)
+    }
+    return Resolved(filled, rules)
+
+
+def flatten(part: Part) -> dict[str, Any]:
+    """Every leaf of a spec by dotted path, JSON-ready."""
+    leaves: dict[str, Any] = {}
+    for name, value in part:
+        if isinstance(value, Part):
+            leaves |= {f"{name}.{path}": leaf for path, leaf in flatten(value).items()}
+        else:
+            leaves[name] = list(value) if isinstance(value, tuple) else value
+    return leaves
+
+
+def _given(part: Part) -> list[str]:
+    paths: list[str] = []
+    for name, value in part:
+        if name in part.model_fields_set:
+            paths += [f"{name}.{p}" for p in _given(value)] if isinstance(value, Part) else [name]
+    return paths
+
+
+def _max_length(facts: Facts) -> tuple[int, str]:
+    covering = math.ceil(max(facts.tokens_p99, 4) / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    if covering >= facts.model_max_length:
+        return facts.model_max_length, f"the model's limit; the 99th percentile of the rows is {facts.tokens_p99} tokens"
+    return covering, f"covers the 99th percentile of the rows, {facts.tokens_p99} tokens"
+
+
+def _batch_size(facts: Facts) -> tuple[int, str]:
+    for size, limit in ((8, 500), (16, 2000)):
+        if facts.train_rows < limit:
+            return size, f"fewer than {limit} training rows: more steps"
+    return 32, "at least 2000 training rows"
+
+
+def _epochs(spec: Spec, facts: Facts) -> tuple[int, str]:
+    if isinstance(spec.strategy, Features):
+        return 30, "a linear head on stored features: an epoch costs little"
+    batch = spec.train.batch_size or _batch_size(facts)[0]
+    steps = 900
+    epochs = math.ceil(steps * batch / max(facts.train_rows, 1))
+    return min(max(epochs, 3), 10), f"about {steps} steps, at least 3 and at most 10 epochs"
+
+
+def _learning_rate(spec: Spec) -> tuple[float, str]:
+    strategy = spec.strategy
+    if isinstance(spec.train.optimizer, SGD):
+        return 1e-2, "default for sgd"
+    if isinstance(strategy, Full):
+        return 1e-4, "default for full"
+    if isinstance(strategy, Layers):
+        return 3e-4, "default for layers"
+    if isinstance(strategy, Lora):
+        return 5e-4, "default for lora"
+    return 1e-2, "default for a linear head on features"
+
+
+def _precision(spec: Spec, facts: Facts) -> tuple[str, str]:
+    if isinstance(spec.strategy, Features):
+        return "float32", "a linear head on stored features is not worth less"
+    if facts.fast_bfloat16:
+        return "bfloat16", "measured faster than float32 on this machine"
+    return "float32", "bfloat16 measured no faster on this machine"
+
+
+def read_resolved(path: Path) -> Spec:
+    """The Spec without open values that a run's resolved.yaml holds."""
+    nested: dict[str, Any] = {}
+    for dotted, entry in yaml.safe_load(path.read_text("utf-8")).items():
+        *parents, last = dotted.split(".")
+        here = nested
+        for name in parents:
+            here = here.setdefault(name, {})
+        here[last] = entry["value"]
+    return Spec.model_validate(nested)

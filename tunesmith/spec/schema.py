@@ -1,0 +1,255 @@
+"""The whole vocabulary of a spec. Each field is declared once; help, JSON schema, forms and reference come from here.
+
+A field that is None by default is *derived*: `spec/defaults.py` fills it from the data and the model, and
+`resolved.yaml` shows the value with the rule that set it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=0.5)]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+TextColumns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
+
+
+class Part(BaseModel):
+    """Base of every part of a spec: unknown keys are refused, values cannot be changed, fields carry docstrings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Data(Part):
+    """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
+
+    train: Paths
+    """Table with labelled rows: path, glob, or a list of them. CSV, TSV, JSONL, JSON or Parquet, also .gz and .zst."""
+    validation: Paths | None = None
+    """Table to select the model on. Without it, `validation_share` of the training rows is set aside."""
+    test: Paths | None = None
+    """Table for the one final score. Without it, `test_share` of the training rows is set aside."""
+    text: TextColumns | None = None
+    """Column with the text; two columns for sentence pairs. Inferred from the columns when left out."""
+    label: str | None = None
+    """Column with the label. Inferred from the columns when left out."""
+    multi_label: bool = False
+    """True when a row can carry several labels, or none."""
+    label_separator: str | None = Field(default=None, min_length=1)
+    """What separates the labels in a text cell when `multi_label` is true; list columns need none."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Column delimiter of CSV files. Detected from the file when left out."""
+    encoding: str | None = None
+    """Text encoding of CSV and JSON files. Detected (UTF-8, UTF-16, then Windows-1252, with a warning) when left out."""
+    on_conflict: Literal["drop", "majority"] = "drop"
+    """Rows with the same text and different labels: drop them all, or keep one with the label of the majority."""
+    validation_share: Share = 0.1
+    """Share of the training rows set aside for selection when there is no validation table."""
+    test_share: Share = 0.1
+    """Share of the training rows set aside for the test when there is no test table."""
+
+
+class Model(Part):
+    """The pretrained model to start from."""
+
+    name: str = "starter"
+    """"starter" (the embedded MiniLM encoder, works offline), a local folder, or a Hugging Face model id."""
+    revision: str | None = None
+    """Git revision of a Hugging Face model id: branch, tag or commit."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave it false unless you have read that code."""
+    max_length: int | None = Field(default=None, ge=4, le=131072)
+    """Tokens kept per row; longer texts are cut and counted."""
+
+
+class Features(Part):
+    """Frozen encoder: its outputs are computed once, and a linear head is fitted on them. Fast; good for few rows."""
+
+    kind: Literal["features"]
+    """Selects this strategy."""
+    head: Literal["logistic", "linear"] = "logistic"
+    """"logistic": scikit-learn logistic regression, its strength chosen on validation. "linear": trained by the loop."""
+    pooling: Literal["mean", "model"] = "mean"
+    """"mean": mean over tokens. "model": what the model's own classification head reads."""
+
+
+class Layers(Part):
+    """The top blocks and the head are trained; embeddings and the blocks below stay as they are."""
+
+    kind: Literal["layers"]
+    """Selects this strategy."""
+    top: int = Field(default=2, ge=0)
+    """How many blocks are trained, counted from the top; 0 trains the head only."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Learning rate of each block relative to the block above it."""
+
+
+class Full(Part):
+    """Every weight is trained. The best score when there are enough rows."""
+
+    kind: Literal["full"]
+    """Selects this strategy."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Learning rate of each block relative to the block above it; the embeddings count as the lowest block."""
+
+
+class Lora(Part):
+    """Low-rank adapters (Hu et al. 2021) beside frozen weights; merged when saved, and kept beside the model."""
+
+    kind: Literal["lora"]
+    """Selects this strategy."""
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the update of each weight matrix."""
+    alpha: float = Field(default=32.0, gt=0.0)
+    """Scale of the update: alpha / rank multiplies it."""
+    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Dropout on the input of the adapters."""
+    targets: Literal["all-linear", "attention"] | tuple[str, ...] = "all-linear"
+    """Which weights get an adapter: every linear layer, the attention projections, or names of modules."""
+
+
+Strategy = Annotated[Features | Layers | Full | Lora, Field(discriminator="kind")]
+
+
+class AdamW(Part):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Selects this optimiser."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running mean of gradients and of their squares."""
+    eps: float = Field(default=1e-8, gt=0.0)
+    """Added to the denominator."""
+
+
+class Adam(Part):
+    """Adam (Kingma & Ba 2015); weight decay enters the gradient."""
+
+    kind: Literal["adam"]
+    """Selects this optimiser."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running mean of gradients and of their squares."""
+    eps: float = Field(default=1e-8, gt=0.0)
+    """Added to the denominator."""
+
+
+class SGD(Part):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"]
+    """Selects this optimiser."""
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Share of the last update that is kept."""
+    nesterov: bool = False
+    """Nesterov's form of momentum; needs a momentum above 0."""
+
+
+class Adafactor(Part):
+    """Adafactor (Shazeer & Stern 2018): factored second moments, little memory."""
+
+    kind: Literal["adafactor"]
+    """Selects this optimiser."""
+
+
+Optimizer = Annotated[AdamW | Adam | SGD | Adafactor, Field(discriminator="kind")]
+
+
+class Train(Part):
+    """How the weights are fitted."""
+
+    epochs: int | None = Field(default=None, ge=1, le=10000)
+    """Passes over the training rows."""
+    batch_size: int | None = Field(default=None, ge=1, le=65536)
+    """Rows per optimiser step."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096)
+    """Pieces a batch is computed in. Saves memory and does not change the result."""
+    learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
+    """Peak learning rate of the top block and the head."""
+    optimizer: Optimizer = AdamW()
+    """Optimiser and its own settings."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate after warm-up."""
+    warmup_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Weight decay; never on biases and norms."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this norm; null turns it off."""
+    dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Dropout of the trained blocks and the head; the model's own when left out."""
+    head_start: Literal["fitted", "random"] = "fitted"
+    """"fitted": the head starts as a regression on frozen features (Kumar et al. 2022). "random": as transformers draws it."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the target spread evenly over the classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """"balanced" weights each class by rows / (classes × rows of the class)."""
+    evaluations_per_epoch: int = Field(default=1, ge=1, le=1000)
+    """How often the validation score is taken in an epoch."""
+    patience: int | None = Field(default=3, ge=1)
+    """Stop after this many evaluations without improvement; null never stops. The best weights are kept either way."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto" measures both on this machine and takes bfloat16 when it is faster."""
+    checkpoint_minutes: float = Field(default=2.0, gt=0.0)
+    """Longest training time that an interruption can cost."""
+
+
+class Evaluate(Part):
+    """How the result is judged."""
+
+    metric: str | None = None
+    """Metric that selects the weights and leads the report; the task's first when left out."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of the bootstrap intervals."""
+    resamples: int = Field(default=1000, ge=100, le=100000)
+    """Bootstrap resamples."""
+    baselines: tuple[Literal["majority", "features"], ...] = ("majority", "features")
+    """What the model is compared with: the most frequent class; logistic regression on frozen features."""
+    mistakes: int = Field(default=20, ge=0, le=1000)
+    """How many of the most confident mistakes the report shows."""
+
+
+class Card(Part):
+    """What only a person can say about the model. It enters the card as declared, and as unknown when left out."""
+
+    license: str | None = None
+    """Licence identifier of the model, such as apache-2.0."""
+    language: tuple[str, ...] | None = None
+    """Language codes of the data, such as en."""
+    intended_use: str | None = None
+    """What the model is meant for."""
+    out_of_scope: str | None = None
+    """What it is not meant for."""
+    data_origin: str | None = None
+    """Where the data come from, who labelled them and how."""
+    contact: str | None = None
+    """Who answers for the model."""
+
+
+class Spec(Part):
+    """Everything a run needs to know."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.\- ]*$")
+    """Name of the run; its directory is runs/NAME."""
+    task: Literal["text-classification"] = "text-classification"
+    """What the model learns to do."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Every random stream of the run derives from it."""
+    data: Data
+    """Where the labelled rows are."""
+    model: Model = Model()
+    """The pretrained model."""
+    strategy: Strategy = Full(kind="full")
+    """Which weights are trained."""
+    train: Train = Train()
+    """How they are fitted."""
+    evaluate: Evaluate = Evaluate()
+    """How the result is judged."""
+    card: Card = Card()
+    """What only a person can say about the model."""

@@ -1,0 +1,98 @@
+"""What the stages of one run share: the spec, the run directory, who watches, and things loaded once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from tunesmith.core.interrupt import StopRequest
+from tunesmith.core.records import Progress
+from tunesmith.core.rundir import RunDir
+from tunesmith.core.seeding import seed_for
+from tunesmith.evaluate.metrics import fast_score, metrics_for
+from tunesmith.models.load import load_processor
+from tunesmith.spec.defaults import read_resolved
+from tunesmith.spec.schema import Spec
+from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.make import make_task
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Context:
+    """The working state of one run. Everything in it can be made again from the run directory."""
+
+    given: Spec
+    rundir: RunDir
+    watch: Callable[[Progress], None]
+    stop: StopRequest
+    _tables: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _encodings: dict[str, Encoding] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The spec without open values; only after the resolve stage."""
+        return read_resolved(self.rundir.path / "resolved.yaml")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Label names in class-id order."""
+        return list(json.loads((self.rundir.path / "data/labels.json").read_text("utf-8")))
+
+    @cached_property
+    def processor(self) -> Any:
+        """The tokenizer."""
+        return load_processor(self.given.model)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with the run's labels."""
+        return make_task(self.given, self.labels, self.table("train"))
+
+    def table(self, split: str) -> pl.DataFrame:
+        """Prepared rows of a split."""
+        if split not in self._tables:
+            self._tables[split] = pl.read_parquet(self.rundir.path / f"data/{split}.parquet")
+        return self._tables[split]
+
+    def encoding(self, split: str) -> Encoding:
+        """Rows of a split as token ids of at most model.max_length."""
+        if split not in self._encodings:
+            assert self.spec.model.max_length, "resolved specs have a length"
+            self._encodings[split] = self.task.encode(self.table(split), self.processor, self.spec.model.max_length)
+        return self._encodings[split]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric that decides."""
+        return metrics_for(self.given.data.multi_label)[str(self.spec.evaluate.metric)].higher_is_better
+
+    def score(self, logits_NC: Tensor) -> float:
+        """The deciding metric on the validation split."""
+        probabilities = torch.sigmoid(logits_NC) if self.given.data.multi_label else torch.softmax(logits_NC, -1)
+        targets = self.task.targets(self.table("validation"))
+        return fast_score(str(self.spec.evaluate.metric), targets, probabilities.double().numpy(), self.given.data.multi_label)
+
+    def seed(self, stream: str) -> None:
+        """Seed torch's global stream for a named purpose."""
+        torch.manual_seed(seed_for(self.given.seed, stream))
+
+    def rows_watch(self, stage: str, note: str = "") -> Callable[[int, int], None]:
+        """A watch for passes over rows, at most ten calls a second."""
+        last = [0.0]
+
+        def watch(done: int, total: int) -> None:
+            if done == total or time.monotonic() - last[0] > 0.1:
+                last[0] = time.monotonic()
+                self.watch(Progress(stage, done, total, "row", note=note))
+
+        return watch

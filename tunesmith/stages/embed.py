@@ -1,0 +1,55 @@
+"""embed: what the frozen model says about the rows, computed once for the head, the baseline and the features strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tunesmith.core.records import Finding, Progress
+from tunesmith.core.rundir import StageWriter
+from tunesmith.models.build import build_model
+from tunesmith.models.forward import frozen_features
+from tunesmith.spec.schema import Features
+from tunesmith.stages.context import Context
+from tunesmith.tasks.base import Encoding
+
+HEAD_ROWS = 5_000
+BASELINE_ROWS = 20_000
+
+
+def embed(context: Context, stage: StageWriter) -> None:
+    """Write features/<split>.safetensors: `row` numbers of the split, `head_input` and `mean` features of these rows."""
+    model = build_model(context.spec, context.task)
+    for split, rows in rows_to_embed(context).items():
+        full = context.encoding(split)
+        chosen = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0)
+        features = frozen_features(model, context.task, chosen, context.rows_watch("embed", split))
+        tensors = {"row": torch.tensor(rows), "head_input": features.head_input_NE, "mean": features.mean_NE}
+        stage.write(f"features/{split}.safetensors", lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
+        claim = f"Rows of the {split} split whose frozen features were computed"
+        stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", len(full.rows), note=_reason(len(rows), len(full.rows))))
+    if not stage.outputs:
+        context.watch(Progress("embed", 1, 1, note="nothing to do: no feature baseline, and the head starts at random"))
+
+
+def rows_to_embed(context: Context) -> dict[str, list[int]]:
+    """Row numbers by split: all rows for the features strategy, else as many as head and baseline need."""
+    spec, order = context.spec, context.table("train")["id"].arg_sort().to_list()
+    test = list(range(len(context.table("test")))) if "features" in spec.evaluate.baselines else []
+    if isinstance(spec.strategy, Features):
+        validation = list(range(len(context.table("validation"))))
+        return {"train": list(range(len(order))), "validation": validation, **({"test": test} if test else {})}
+    needed = BASELINE_ROWS if test else HEAD_ROWS if spec.train.head_start == "fitted" else 0
+    return {split: rows for split, rows in {"train": sorted(order[:needed]), "test": test}.items() if rows}
+
+
+def load_features(folder: Path, split: str) -> dict[str, Tensor]:
+    """The tensors that `embed` wrote for a split."""
+    return dict(load_file(folder / f"features/{split}.safetensors"))
+
+
+def _reason(used: int, rows: int) -> str:
+    return "" if used == rows else "the first rows by content hash: more would cost time and hardly change a linear head"

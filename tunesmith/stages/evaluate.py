@@ -1,0 +1,70 @@
+"""evaluate: the validation split, then the test split, once, with the saved model as anybody would load it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+
+import polars as pl
+import psutil
+import torch
+
+from tunesmith.core.records import Finding
+from tunesmith.core.rundir import StageWriter
+from tunesmith.evaluate import baselines
+from tunesmith.evaluate.evaluate import Judging, differences, findings_of
+from tunesmith.evaluate.predict import predict
+from tunesmith.stages.context import Context
+from tunesmith.stages.embed import load_features
+
+PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars", "scikit-learn", "numpy", "safetensors")
+
+
+def evaluate(context: Context, stage: StageWriter) -> None:
+    """Write predictions/ and the scores of the model and of its baselines."""
+    model = context.task.head.from_pretrained(context.rundir.path / "model", dtype="float32")
+    started = time.perf_counter()
+    test = pl.DataFrame()
+    for split in ("validation", "test"):
+        rows = context.table(split)
+        test = predict(model, context.task, rows, context.encoding(split), context.rows_watch("evaluate", split))
+        _judge(context, stage, test, split)
+    rows_seen = len(context.table("validation")) + len(context.table("test"))
+    speed = rows_seen / (time.perf_counter() - started)
+    stage.find(Finding("test/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured"))
+    for name in context.spec.evaluate.baselines:
+        predictions = _majority(context) if name == "majority" else _features(context)
+        judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")
+        stage.find(*differences(test, predictions, judging))
+    stage.find(*_environment())
+
+
+def _judge(context: Context, stage: StageWriter, predictions: pl.DataFrame, file: str, prefix: str | None = None) -> Judging:
+    artefact = stage.write(f"predictions/{file}.parquet", predictions.write_parquet)
+    judging = Judging(context.labels, context.spec.evaluate, context.given.seed, prefix or file, artefact)
+    stage.find(*findings_of(predictions, judging))
+    return judging
+
+
+def _majority(context: Context) -> pl.DataFrame:
+    return baselines.majority(context.task, context.table("train"), context.table("test"), len(context.labels))
+
+
+def _features(context: Context) -> pl.DataFrame:
+    train, test = (load_features(context.rundir.path, split) for split in ("train", "test"))
+    targets = context.task.targets(context.table("train"))[train["row"].tolist()]
+    linear = baselines.features(context.task, train["mean"], targets, len(context.labels))
+    return context.table("test").select("id", "label").hstack(context.task.decode(linear(test["mean"])))
+
+
+def _environment() -> list[Finding]:
+    versions = [Finding(f"environment/{name}", f"Version of {name}", version(name), source="read") for name in PACKAGES]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return [
+        *versions,
+        Finding("environment/python", "Version of Python", platform.python_version(), source="read"),
+        Finding("environment/platform", "Operating system", platform.platform(), source="read"),
+        Finding("environment/cpus", "Processor cores", psutil.cpu_count(logical=True) or 1, "cores", source="read"),
+        Finding("environment/device", "Device", device, source="read"),
+    ]

@@ -1,0 +1,147 @@
+"""What a run would do and cost, without training: everything checked, a few real steps measured, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.records import Issue
+from tunesmith.data.prepare import Prepared
+from tunesmith.data.prepare import prepare as prepare_data
+from tunesmith.models.advise import gather
+from tunesmith.models.build import build_model
+from tunesmith.models.forward import frozen_features
+from tunesmith.models.load import load_config, load_processor, public_id
+from tunesmith.models.shortcuts import Shortcuts
+from tunesmith.models.size import Size, size_of
+from tunesmith.models.strategies import apply_strategy
+from tunesmith.spec.check import check_spec
+from tunesmith.spec.defaults import Resolved, resolve
+from tunesmith.spec.schema import Features, Spec
+from tunesmith.stages.embed import BASELINE_ROWS, HEAD_ROWS
+from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.make import make_task, metric_names
+from tunesmith.train.fit import peak_memory_bytes
+from tunesmith.train.optim import decay_is_linear
+from tunesmith.train.precision import measure_rates
+from tunesmith.train.probe import estimate
+
+MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with two optimiser moments written beside the last one
+HEAD_SECONDS_PER_ROW = 1e-3
+
+
+@dataclass
+class Plan:
+    """The answer of `plan`. `issues` are problems (fatal ones stop a run); None stands for what could not be found out."""
+
+    spec: Spec
+    issues: list[Issue] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
+    cut: int | None = None
+    resolved: Resolved | None = None
+    model: str = ""
+    size: Size | None = None
+    steps: int = 0
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    disk_free_bytes: int | None = None
+
+    @property
+    def can_run(self) -> bool:
+        """False when something must be mended first."""
+        return not any(issue.fatal for issue in self.issues)
+
+
+def make_plan(spec: Spec, runs: Path) -> Plan:
+    """Check the spec, the data and the model; measure a few steps; put all problems into one Plan."""
+    plan = Plan(spec, check_spec(spec, metric_names(spec)))
+    prepared = None
+    files_missing = any(issue.where.startswith(("data.train", "data.validation", "data.test")) for issue in plan.issues)
+    if not files_missing:
+        try:
+            prepared = prepare_data(spec)
+            _add_data(plan, prepared)
+        except TunesmithError as error:
+            plan.issues += error.issues
+    try:
+        plan.model = public_id(spec.model)
+        load_config(spec.model)
+        if prepared is not None and plan.can_run:
+            _add_model(plan, prepared)
+    except TunesmithError as error:
+        plan.issues += error.issues
+    _add_disk(plan, runs)
+    return plan
+
+
+def _add_data(plan: Plan, prepared: Prepared) -> None:
+    plan.issues += prepared.issues
+    plan.rows = {"train": len(prepared.train), "validation": len(prepared.validation), "test": len(prepared.test)}
+    plan.dropped = dict(Counter(prepared.dropped["reason"].to_list()).most_common())
+    plan.classes = len(prepared.labels)
+
+
+def _add_model(plan: Plan, prepared: Prepared) -> None:
+    spec = plan.spec
+    task, processor = make_task(spec, prepared.labels, prepared.train), load_processor(spec.model)
+    rates = measure_rates(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    facts, _ = gather(task, prepared.train, processor, load_config(spec.model), rates.fast_bfloat16)
+    plan.resolved = resolve(spec, facts)
+    spec = plan.resolved.spec
+    assert spec.model.max_length, "resolved specs have a length"
+    encodings = {s: task.encode(t, processor, spec.model.max_length) for s, t in zip(plan.rows, (prepared.train, prepared.validation, prepared.test), strict=True)}
+    plan.cut = sum(encoding.cut for encoding in encodings.values())
+    model = build_model(spec, task)
+    forward = _forward_seconds(model, task, encodings["train"])
+    if not isinstance(spec.strategy, Features):
+        model = apply_strategy(model, spec.strategy)
+        plan.size = size_of(model)
+        shortcuts = Shortcuts(model, [encodings["train"]], linear_decay=decay_is_linear(spec.train))
+        cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))
+        plan.steps, training = cost.steps, cost.seconds
+    else:
+        plan.size, training = size_of(apply_strategy(model, spec.strategy)), HEAD_SECONDS_PER_ROW * len(prepared.train)
+    plan.seconds = training + _other_seconds(spec, encodings, forward)
+    plan.peak_memory_bytes = peak_memory_bytes()
+
+
+def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:
+    """Seconds per token of a pass without gradients, from rows spread over all lengths."""
+    order = sorted(range(len(encoding.lengths)), key=lambda n: encoding.lengths[n])
+    rows = order[:: max(len(order) // 64, 1)][:64]
+    sample = Encoding([encoding.rows[n] for n in rows], [encoding.lengths[n] for n in rows], 0)
+    started = time.perf_counter()
+    frozen_features(model, task, sample)
+    padded = max(sample.lengths) * len(rows)
+    return (time.perf_counter() - started) / padded
+
+
+def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float) -> float:
+    """Seconds of what is not training: frozen features, the heads fitted on them, and predictions."""
+    lengths = encodings["train"].lengths
+    baseline = "features" in spec.evaluate.baselines
+    everything = isinstance(spec.strategy, Features)
+    embedded = len(lengths) if everything else BASELINE_ROWS if baseline else HEAD_ROWS if spec.train.head_start == "fitted" else 0
+    embedded = min(embedded, len(lengths))
+    test, validation = sum(encodings["test"].lengths), sum(encodings["validation"].lengths)
+    tokens = sum(lengths) * embedded / len(lengths) + (test if baseline else 0) + (validation if everything else 0)
+    return (tokens + test + validation) * per_token + HEAD_SECONDS_PER_ROW * embedded
+
+
+def _add_disk(plan: Plan, runs: Path) -> None:
+    place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
+    plan.disk_free_bytes = shutil.disk_usage(place).free
+    if plan.size is not None:
+        plan.disk_bytes = MODEL_COPIES * plan.size.bytes
+        if plan.disk_bytes > plan.disk_free_bytes:
+            need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
+            plan.issues.append(Issue(str(place), f"must have {need} free", free, "Free some space, or choose another place with --runs DIR."))

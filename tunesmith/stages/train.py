@@ -1,0 +1,152 @@
+"""train: fit the weights that the strategy names, and save the model in plain Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tunesmith.core.records import Finding, Progress
+from tunesmith.core.rundir import StageWriter, sha256_file
+from tunesmith.models.anatomy import output_layer
+from tunesmith.models.build import build_model, has_bias, set_head
+from tunesmith.models.linear import Linear, Penalty, fit_logistic
+from tunesmith.models.load import public_id
+from tunesmith.models.save import save_model
+from tunesmith.models.shortcuts import Shortcuts
+from tunesmith.models.size import Size, size_of
+from tunesmith.models.strategies import apply_strategy
+from tunesmith.spec.schema import Features
+from tunesmith.stages.context import Context
+from tunesmith.stages.embed import HEAD_ROWS, load_features
+from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
+from tunesmith.train.head import FeatureTask, LinearHead, choose_logistic, feature_encoding
+from tunesmith.train.optim import decay_is_linear
+
+
+def train(context: Context, stage: StageWriter) -> None:
+    """Write model/, and history.jsonl where the loop ran."""
+    strategy = context.spec.strategy
+    model = build_model(context.spec, context.task)
+    if isinstance(strategy, Features):
+        model = apply_strategy(model, strategy)
+        size = size_of(model)
+        fitted = _logistic(model, context, stage) if strategy.head == "logistic" else _linear(model, context)
+    else:
+        model, size, fitted = _weights(model, context, stage)
+    for name in save_model(model, context.processor, stage.path("model")):
+        stage.wrote(f"model/{name}")
+    if (context.rundir.path / "history.jsonl").exists():
+        stage.wrote("history.jsonl")
+    stage.find(*_model_findings(context, stage, size))
+    if fitted:
+        stage.find(*_fit_findings(context, stage, fitted))
+
+
+def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Size, Fitted]:
+    if context.spec.train.head_start == "fitted":
+        linear = fitted_head(model, context)
+        set_head(model, linear)
+        note = "" if linear.converged else "the solver stopped at its limit of iterations"
+        stage.find(Finding("train/head_start", "The head starts from a regression on frozen features", "fitted", note=note))
+    model = apply_strategy(model, context.spec.strategy)
+    size = size_of(model)
+    encodings = [context.encoding("train"), context.encoding("validation")]
+    shortcuts = Shortcuts(model, encodings, linear_decay=decay_is_linear(context.spec.train))
+    fitted = fit(model, _job(context, context.task, *shortcuts.encodings))
+    shortcuts.undo()
+    return model, size, fitted
+
+
+def fitted_head(model: Any, context: Context) -> Linear:
+    """A regression on what the output layer of the untrained model reads, from at most 5,000 training rows."""
+    features = load_features(context.rundir.path, "train")
+    order = context.table("train")["id"].gather(features["row"].tolist()).arg_sort().head(HEAD_ROWS).to_list()
+    rows = features["row"][order].tolist()
+    targets = context.task.targets(context.table("train"))[rows]
+    context.watch(Progress("train", 0, 1, note="fitting the head on frozen features"))
+    return fit_logistic(features["head_input"][order], targets, len(context.labels), _penalty(context, model))
+
+
+def _penalty(context: Context, model: Any) -> Penalty:
+    return Penalty(1.0, context.spec.train.class_weights == "balanced", has_bias(model))
+
+
+def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None:
+    features = load_features(context.rundir.path, "train")["head_input"]
+    held_out = load_features(context.rundir.path, "validation")["head_input"]
+    targets = context.task.targets(context.table("train"))
+
+    def score(linear: Linear) -> float:
+        return context.score(linear(held_out))
+
+    linear, scores = choose_logistic(features, targets, _penalty(context, model), score, context.higher_is_better)
+    set_head(model, linear)
+    best = max(scores.values()) if context.higher_is_better else min(scores.values())
+    chosen = next(c for c, value in scores.items() if value == best)
+    tried = json.dumps({str(c): round(value, 4) for c, value in scores.items()})
+    stage.find(
+        Finding("train/best_score", f"Validation {context.spec.evaluate.metric} of the chosen head", best, n=len(held_out), source="measured"),
+        Finding("train/strength", "Inverse regularisation of the chosen head", chosen, note=f"validation scores by strength: {tried}"),
+        Finding("train/peak_memory_bytes", "Peak memory of the process", peak_memory_bytes(), "bytes", source="measured"),
+        Finding("train/stopped_by", "Why training ended", "the solver converged" if linear.converged else "the solver's limit of iterations"),
+    )
+    return None
+
+
+def _linear(model: Any, context: Context) -> Fitted:
+    output = output_layer(model, model.config.num_labels)[1]
+    folder = context.rundir.path
+    encodings = [
+        feature_encoding(load_features(folder, split)["head_input"], context.encoding(split)) for split in ("train", "validation")
+    ]
+    head = LinearHead(output).requires_grad_(True)
+    return fit(head, _job(context, FeatureTask(context.task), *encodings))
+
+
+def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> Job:
+    context.seed("dropout")
+    return Job(
+        spec=context.spec,
+        task=task,
+        train=train_rows,
+        validation=validation_rows,
+        score=context.score,
+        higher_is_better=context.higher_is_better,
+        folder=context.rundir.path / "checkpoints",
+        watch=context.watch,
+        stop=context.stop,
+    )
+
+
+def _model_findings(context: Context, stage: StageWriter, size: Size) -> list[Finding]:
+    weights = stage.rundir.path / "model/model.safetensors"
+    files = [weights] if weights.exists() else sorted(weights.parent.glob("*.safetensors"))
+    artefact = stage.wrote(str(files[0].relative_to(stage.rundir.path)))
+    return [
+        Finding("model/name", "Pretrained model", public_id(context.given.model), source="declared"),
+        Finding("model/architecture", "Architecture", json.loads((weights.parent / "config.json").read_text())["architectures"][0], source="read"),
+        Finding("model/parameters/total", "Parameters", size.total, "parameters", artefact=artefact),
+        Finding("model/parameters/trainable", "Trained parameters", size.trainable, "parameters"),
+        Finding("model/size_bytes", "Size of the weights on disk", sum(f.stat().st_size for f in files), "bytes", artefact=artefact),
+        Finding("model/weights_sha256", "Fingerprint of the weights", sha256_file(files[0]), artefact=artefact),
+    ]
+
+
+def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[Finding]:
+    history = stage.wrote("history.jsonl")
+    lines = (stage.rundir.path / "history.jsonl").read_text("utf-8").splitlines()
+    metric, steps_per_epoch = context.spec.evaluate.metric, fitted.steps / fitted.epochs_run
+    rows = len(context.table("validation"))
+    return [
+        Finding("train/seconds", "Training time", round(fitted.seconds, 1), "seconds", source="measured"),
+        Finding("train/steps", "Optimiser steps", fitted.steps, "steps", artefact=history),
+        Finding("train/epochs_run", "Passes over the training rows", fitted.epochs_run, "epochs", artefact=history),
+        Finding("train/best_epoch", "Epoch of the kept weights", round(fitted.best_step / steps_per_epoch, 3), "epochs", artefact=history),
+        Finding("train/best_score", f"Validation {metric} of the kept weights", fitted.best_score, n=rows, source="measured", artefact=history),
+        Finding("train/stopped_by", "Why training ended", fitted.stopped_by),
+        Finding("train/precision", "Arithmetic of training", str(context.spec.train.precision)),
+        Finding("train/final_loss", "Training loss of the last step", json.loads(lines[-1])["loss"], artefact=history, source="measured"),
+        Finding("train/peak_memory_bytes", "Peak memory of the process", fitted.peak_memory_bytes, "bytes", source="measured"),
+        Finding("train/resumed_at", "Step at which the last process began", fitted.resumed_at, "steps"),
+    ]
+

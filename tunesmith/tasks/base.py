@@ -1,0 +1,80 @@
+"""The contract of a task: one file per task, the same members in the same order.
+
+Shape suffixes: B = rows of a batch, T = tokens, C = classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+Encoded = dict[str, Any]  # one row: input ids as a list of int, and the target in the form that `collate` wants
+Processor = Any  # a transformers tokenizer
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Rows as the model will see them. `lengths` are in tokens, as kept; `cut` counts the rows that lost tokens."""
+
+    rows: list[Encoded]
+    lengths: list[int]
+    cut: int
+
+
+class Task(ABC):
+    """What a model learns to do: from rows of a table to batches, loss and predictions in the user's words."""
+
+    name: str
+    """Name of the task in the spec, as in Hugging Face pipelines."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the prepared tables that the task reads."""
+
+    @abstractmethod
+    def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
+        """Rows as token ids of at most `max_length`, with targets when the table has labels."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """One padded batch, ready for `model(**batch)` without its "labels"."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Any:
+        """The transformers auto class whose `from_pretrained` loads the finished model."""
+
+    @property
+    @abstractmethod
+    def model_options(self) -> Mapping[str, Any]:
+        """Keyword arguments of `head.from_pretrained` that make the output layer fit the labels."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(summed loss (), number of valid targets ()): the loop divides, so that accumulation changes nothing."""
+
+    @abstractmethod
+    def decode(self, logits_BC: Tensor) -> pl.DataFrame:
+        """Predictions in the user's words: columns predicted, confidence, probabilities; one row per row of the batch."""
+
+    @abstractmethod
+    def targets(self, rows: pl.DataFrame) -> np.ndarray:
+        """The rows' labels as class ids (B,), or as a 0/1 matrix (B, C) when a row can carry several."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics; the first one decides unless the spec names another."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> pl.DataFrame:
+        """A few labelled rows in the form of the prepared tables, for contract tests and docs."""

@@ -1,0 +1,30 @@
+"""The task of a run, from its spec and its data."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from tunesmith.spec.schema import Spec
+from tunesmith.tasks.base import Task
+from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
+
+TASKS: dict[str, type[Task]] = {TextClassification.name: TextClassification}
+
+
+def metric_names(spec: Spec) -> tuple[str, ...]:
+    """Names of the metrics of the spec's task."""
+    return MANY_LABEL_METRICS if spec.data.multi_label else ONE_LABEL_METRICS
+
+
+def make_task(spec: Spec, labels: list[str], train: pl.DataFrame) -> Task:
+    """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class)."""
+    options = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
+    task = TextClassification(labels, **options)
+    if spec.train.class_weights == "none" and spec.train.label_smoothing == 0:
+        return task
+    weights = None
+    if spec.train.class_weights == "balanced":
+        counts = np.bincount(task.targets(train), minlength=len(labels))
+        weights = [float(len(train) / (len(labels) * max(int(count), 1))) for count in counts]
+    return TextClassification(labels, **options, label_smoothing=spec.train.label_smoothing, class_weights=weights)

@@ -1,0 +1,167 @@
+"""Text classification: one label per text, several labels per text, or one label per pair of sentences.
+
+Shape suffixes: B = rows of a batch, T = tokens, C = classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tunesmith.tasks.base import Batch, Encoded, Encoding, Processor, Task
+
+ONE_LABEL_METRICS = (
+    "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc",
+    "log_loss", "ece", "brier",
+)  # fmt: skip
+MANY_LABEL_METRICS = (
+    "micro_f1", "macro_f1", "weighted_f1", "subset_accuracy", "macro_precision", "macro_recall", "hamming_loss", "roc_auc",
+    "log_loss", "ece", "brier",
+)  # fmt: skip
+
+
+class TextClassification(Task):
+    """The task for a given label vocabulary.
+
+    Args:
+        labels: names in class-id order.
+        multi_label: a row can carry several labels, or none.
+        pair: rows have a second text, `text_pair`.
+        label_smoothing: share of the target spread evenly over the classes.
+        class_weights: weight of each class in the loss, in class-id order; None for equal weights.
+    """
+
+    name = "text-classification"
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        multi_label: bool = False,
+        pair: bool = False,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        self.labels = tuple(labels)
+        self.multi_label = multi_label
+        self.pair = pair
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("text", "text_pair", "label") if self.pair else ("text", "label")
+
+    def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
+        texts = rows["text"].to_list()
+        pairs = rows["text_pair"].to_list() if self.pair else None
+        # Texts are cut before tokenizing too: no token is longer than 64 characters in any vocabulary in use, and
+        # tokenizing a megabyte to keep a few hundred tokens would cost seconds.
+        limit = max_length * 64
+        short = [t[:limit] for t in texts]
+        short_pairs = [t[:limit] for t in pairs] if pairs else None
+        full = processor(short, short_pairs, truncation=False, verbose=False)
+        kept = processor(short, short_pairs, truncation=True, max_length=max_length, verbose=False)
+        cut = sum(
+            len(a) > len(b) or len(t) > limit for a, b, t in zip(full["input_ids"], kept["input_ids"], texts, strict=True)
+        )
+        names = [n for n in kept if n in ("input_ids", "token_type_ids")]
+        encoded: list[Encoded] = [dict(zip(names, values, strict=True)) for values in zip(*(kept[n] for n in names), strict=True)]
+        if "label" in rows.columns:
+            for row, target in zip(encoded, self.targets(rows), strict=True):
+                row["labels"] = target
+        pad = processor.pad_token_id
+        for row in encoded:
+            row["pad"] = pad
+        return Encoding(encoded, [len(row["input_ids"]) for row in encoded], cut)
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        longest = max(len(row["input_ids"]) for row in rows)
+        shape = (len(rows), longest)
+        ids_BT = np.full(shape, rows[0]["pad"], dtype=np.int64)
+        mask_BT = np.zeros(shape, dtype=np.int64)
+        types_BT = np.zeros(shape, dtype=np.int64)
+        for number, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids_BT[number, :length] = row["input_ids"]
+            mask_BT[number, :length] = 1
+            types_BT[number, :length] = row.get("token_type_ids", 0)
+        batch = {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
+        if "token_type_ids" in rows[0]:
+            batch["token_type_ids"] = torch.from_numpy(types_BT)
+        if "labels" in rows[0]:
+            batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
+        return batch
+
+    @property
+    def head(self) -> Any:
+        from transformers import AutoModelForSequenceClassification  # seconds to import: only when a model is needed
+
+        return AutoModelForSequenceClassification
+
+    @property
+    def model_options(self) -> Mapping[str, Any]:
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: number for number, label in enumerate(self.labels)},
+            "problem_type": "multi_label_classification" if self.multi_label else "single_label_classification",
+        }
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits_BC, labels = outputs.logits.float(), batch["labels"]
+        if self.multi_label:
+            total = F.binary_cross_entropy_with_logits(logits_BC, labels.float(), reduction="sum")
+            return total, torch.tensor(labels.numel())
+        weights_C = None if self.class_weights is None else self.class_weights.to(logits_BC.device)
+        total = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="sum")
+        return total, torch.tensor(len(labels)) if weights_C is None else weights_C[labels].sum()
+
+    def decode(self, logits_BC: Tensor) -> pl.DataFrame:
+        logits_BC = logits_BC.double()
+        if self.multi_label:
+            probabilities = torch.sigmoid(logits_BC).numpy()
+            predicted: list[Any] = [[self.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]
+            confidence = np.maximum(probabilities, 1 - probabilities).mean(1)
+            kind: Any = pl.List(pl.String)
+        else:
+            probabilities = torch.softmax(logits_BC, -1).numpy()
+            predicted = [self.labels[c] for c in probabilities.argmax(1)]
+            confidence = probabilities.max(1)
+            kind = pl.String
+        return pl.DataFrame(
+            {
+                "predicted": pl.Series(predicted, dtype=kind),
+                "confidence": pl.Series(confidence.astype(np.float32)),
+                "probabilities": pl.Series(probabilities.astype(np.float32).tolist(), dtype=pl.List(pl.Float32)),
+            }
+        )
+
+    def targets(self, rows: pl.DataFrame) -> np.ndarray:
+        ids = {label: number for number, label in enumerate(self.labels)}
+        if not self.multi_label:
+            return np.array([ids[label] for label in rows["label"]], dtype=np.int64)
+        matrix = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
+        for number, labels in enumerate(rows["label"]):
+            matrix[number, [ids[label] for label in labels]] = 1
+        return matrix
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return MANY_LABEL_METRICS if self.multi_label else ONE_LABEL_METRICS
+
+    @classmethod
+    def example(cls) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "text": ["the parcel never came", "I was charged twice", "where is my parcel", "refund the second charge"],
+                "text_pair": ["delivery", "money", "delivery", "money"],
+                "label": ["delivery", "billing", "delivery", "billing"],
+            }
+        )

@@ -1,0 +1,77 @@
+"""Checkpoints: all that an interrupted run needs to go on as if nothing had happened, in one file, replaced atomically."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.train.loop import Learner
+from tunesmith.train.stopping import Patience
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: optimiser steps done, seconds spent so far, best step, and the state of early stopping."""
+
+    step: int
+    seconds: float
+    best_step: int
+    patience: Patience
+
+
+def trained_state(model: Any) -> dict[str, Tensor]:
+    """Copies of the trained parameters on the CPU, by name."""
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trained(model: Any, state: dict[str, Tensor]) -> None:
+    """Write saved parameters back into the model."""
+    parameters = dict(model.named_parameters())
+    for name, value in state.items():
+        parameters[name].copy_(value)
+
+
+def save_checkpoint(path: Path, learner: Learner, position: Position) -> None:
+    """Write weights, optimiser, schedule, random state and position."""
+    patience = position.patience
+    state = {
+        "weights": trained_state(learner.model),
+        "optimizer": learner.optimizer.state_dict(),
+        "scheduler": {"last_epoch": learner.scheduler.last_epoch},
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "position": [position.step, position.seconds, position.best_step],
+        "patience": [patience.best, patience.waited],
+    }
+    temporary = path.with_name(f".{path.name}.writing")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, learner: Learner, patience: Patience) -> Position | None:
+    """Restore a learner; gives the position, or None when there is no checkpoint or it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError):
+        return None
+    load_trained(learner.model, state["weights"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+    for group, base, factor in zip(learner.optimizer.param_groups, learner.scheduler.base_lrs, learner.scheduler.lr_lambdas, strict=True):
+        group["lr"] = base * factor(learner.scheduler.last_epoch)
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"]:
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    step, seconds, best_step = state["position"]
+    best, waited = state["patience"]
+    return Position(step, seconds, best_step, Patience(patience.limit, patience.higher_is_better, best, waited))

@@ -1,0 +1,61 @@
+"""What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory.
+
+Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of the shortest,
+median and longest batches; one evaluation costs a third of b per token, because a backward pass is two forward passes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.spec.schema import Spec
+from tunesmith.tasks.base import Encoding, Task
+from tunesmith.train.batches import Order, StepBatch, step_batches
+from tunesmith.train.fit import make_learner, order_of, peak_memory_bytes
+from tunesmith.train.loop import train_steps
+from tunesmith.train.step import task_step
+
+QUANTILES = (0.02, 0.5, 0.98)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Steps and estimated cost of the whole training on this machine."""
+
+    steps: int
+    seconds: float
+    peak_memory_bytes: int
+    seconds_per_step: float
+
+
+def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tokens: int) -> Estimate:
+    """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away."""
+    order = order_of(spec, train.lengths)
+    by_length = sorted(range(len(train.lengths)), key=lambda n: train.lengths[n])
+    size = min(order.batch_size, len(by_length))
+    points: list[tuple[int, float]] = []
+    learner = make_learner(model, spec, order.steps)
+    model.train()
+    for quantile in (QUANTILES[-1], *QUANTILES):  # the first one warms up, and has the largest activations
+        at = int(quantile * (len(by_length) - size))
+        rows = by_length[at : at + size]
+        chosen = Order([train.lengths[n] for n in rows], size, 1, order.pieces, 0)
+        batch = next(step_batches(chosen, lambda numbers, rows=rows: task.collate([train.rows[rows[n]] for n in numbers])))  # type: ignore[misc]
+        start = time.perf_counter()
+        list(train_steps(learner, [batch], task_step(task)))
+        points.append((_padded(batch), time.perf_counter() - start))
+    tokens, seconds = np.array(points[1:]).T
+    slope = max(float(np.polyfit(tokens, seconds, 1)[0]) if len(set(tokens)) > 1 else float(seconds.mean() / tokens.mean()), 0.0)
+    base = max(float((seconds - slope * tokens).mean()), 0.0)
+    per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
+    evaluation = slope / 3 * validation_tokens * spec.train.evaluations_per_epoch
+    total = order.epochs * (per_epoch + evaluation)
+    return Estimate(order.steps, total, peak_memory_bytes(), total / order.steps)
+
+
+def _padded(batch: StepBatch) -> int:
+    return sum(piece["input_ids"].numel() for piece in batch.pieces)
