@@ -21,10 +21,11 @@ from pathlib import Path
 from tunesmith.core.errors import RunError, SpecError
 from tunesmith.core.interrupt import stoppable
 from tunesmith.core.records import Finding, Issue, Progress
-from tunesmith.core.rundir import RunDir, StageWriter, sha256_file, sha256_json
-from tunesmith.spec.check import check_spec, matching_files
+from tunesmith.core.rundir import RunDir, StageWriter, sha256_json
+from tunesmith.data.prepare import input_hashes
+from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
-from tunesmith.spec.load import dump_spec, load_spec
+from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
 from tunesmith.stages import document, embed, evaluate, prepare, resolve, train
 from tunesmith.stages.context import Context
@@ -97,7 +98,7 @@ def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Ru
 
 def _claim(rundir: RunDir, spec: Spec) -> None:
     """Bind the directory to this spec and these data, or refuse when it belongs to others."""
-    data = {path: sha256_file(Path(path)) for path in _data_files(spec)}
+    data = input_hashes(spec.data)
     manifest = rundir.manifest
     if not manifest:
         (rundir.path / "spec.yaml").write_text(dump_spec(spec), "utf-8")
@@ -105,21 +106,10 @@ def _claim(rundir: RunDir, spec: Spec) -> None:
         return
     remedy = "Give this one another name (--name NAME), or delete the directory."
     if manifest["spec"] != sha256_json(flatten(spec)):
-        before, now = flatten(load_spec(_raw_spec(rundir))), flatten(spec)
+        before, now = flatten(load_spec(read_yaml(rundir.path / "spec.yaml"))), flatten(spec)
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         found = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
         raise RunError(Issue(str(rundir.path), "belongs to another spec", found, remedy))
     changed = sorted(path for path in data.keys() | manifest["data"].keys() if data.get(path) != manifest["data"].get(path))
     if changed:
         raise RunError(Issue(str(rundir.path), "was begun with other data", f"changed: {', '.join(changed)}", remedy))
-
-
-def _raw_spec(rundir: RunDir) -> dict[str, object]:
-    import yaml
-
-    return dict(yaml.safe_load((rundir.path / "spec.yaml").read_text("utf-8")))
-
-
-def _data_files(spec: Spec) -> list[str]:
-    patterns = (*spec.data.train, *(spec.data.validation or ()), *(spec.data.test or ()))
-    return sorted({path for pattern in patterns for path in matching_files(pattern)})

@@ -162,7 +162,7 @@ def _print_summary(rundir: RunDir) -> None:
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in summary(rundir):
-        table.add_row(_plain(row.name), _plain(row.value))
+        table.add_row(_plain(row.name), f"[bold]{_plain(row.value)}[/]", _plain(row.note))
     console.print(table)
 
 

@@ -146,4 +146,5 @@ def _examples(contents: Contents, plain: Claims) -> list[str]:
 def _source(finding: Finding) -> tuple[str, str]:
     """(path with pointer, SHA-256) of the file behind a finding; the ledger itself when there is no other."""
     artefact = finding.artefact
-    return (artefact.path + artefact.pointer, artefact.sha256[:12]) if artefact else ("ledger.jsonl", "")
+    pointer = f"#{artefact.pointer}" if artefact and artefact.pointer else ""
+    return (artefact.path + pointer, artefact.sha256[:12]) if artefact else ("ledger.jsonl", "")

@@ -14,7 +14,7 @@ from tunesmith.document.tables import Bin, Confusion
 WIDTH, HEIGHT = 360.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 34.0
 MOST_CLASSES_IN_MAP = 120
-CELL, LABEL_ROOM = 10.0, 190.0
+CELL, LABEL_CHARACTERS = 10.0, 44
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class MapCell:
 
 @dataclass(frozen=True)
 class ConfusionMap:
-    """A grid of classes: rows are true, columns predicted."""
+    """A grid of classes: rows are true, columns predicted; `room` is left for the names beside and above it."""
 
     labels: tuple[str, ...]
     cells: tuple[MapCell, ...]
     size: float
+    room: float
     cell: float = CELL
-    room: float = LABEL_ROOM
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,14 @@ def confusion_map(confusions: Sequence[Confusion], labels: Sequence[str]) -> Con
         shown = sorted(list(dict.fromkeys(pairs))[:40])
     place = {label: number for number, label in enumerate(shown)}
     cells = tuple(
-        MapCell(_r(place[c.predicted] * CELL), _r(place[c.true] * CELL), round(0.25 + 0.75 * math.sqrt(c.share), 3), c.true == c.predicted, c)
+        MapCell(
+            _r(place[c.predicted] * CELL), _r(place[c.true] * CELL), round(0.25 + 0.75 * math.sqrt(c.share), 3), c.true == c.predicted, c
+        )
         for c in confusions
         if c.true in place and c.predicted in place
     )
-    return ConfusionMap(tuple(shown), cells, _r(len(shown) * CELL))
+    longest = max((len(label) for label in shown), default=0)
+    return ConfusionMap(tuple(shown), cells, _r(len(shown) * CELL), _r(12 + 4.4 * min(longest, LABEL_CHARACTERS)))
 
 
 def spans(values: Sequence[tuple[float, tuple[float, float] | None]]) -> tuple[list[Span], tuple[float, float]]:

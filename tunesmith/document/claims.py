@@ -18,7 +18,7 @@ from markupsafe import escape
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.records import Finding, Issue, Value
 from tunesmith.document.contents import Contents
-from tunesmith.document.formats import Form, formatted, setting
+from tunesmith.document.formats import Form, between, formatted, setting
 
 OPEN, CLOSE, SEPARATOR = "\ue000", "\ue001", "\ue002"
 MARKS = re.compile("[\ue000-\ue00f]")
@@ -45,11 +45,15 @@ class Source:
 
 @dataclass
 class Claims:
-    """Values of one run, ready for a template. `quoting` escapes the user's text where the template engine does not."""
+    """Values of one run, ready for a template. `quoting` escapes the user's text where the template engine does not.
+
+    `used` and `files` remember what has been asked for: findings by id, files by path with their SHA-256.
+    """
 
     contents: Contents
     quoting: Callable[[str], str] = str
     used: dict[str, Finding | None] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
 
     def known(self, name: str) -> bool:
@@ -75,12 +79,12 @@ class Claims:
         return self._wrap(shown, finding.value, self._source_of(finding))
 
     def interval(self, name: str, form: Form = "auto") -> str:
-        """The bounds of a finding's interval, "low to high"; "no interval" when it has none."""
+        """The bounds of a finding's interval, "no interval" when it has none."""
         finding = self._use(name)
         if finding is None or finding.interval is None:
             return "no interval"
-        low, high = (formatted(bound, form, finding.unit) for bound in finding.interval)
-        return self._wrap(f"{low} to {high}", f"{finding.interval[0]!r}/{finding.interval[1]!r}", self._source_of(finding) + " · interval")
+        shown = between(finding.interval, form, finding.unit)
+        return self._wrap(shown, f"{finding.interval[0]!r}/{finding.interval[1]!r}", self._source_of(finding) + " · interval")
 
     def has_interval(self, name: str) -> bool:
         """True when the finding has an interval."""
@@ -139,10 +143,12 @@ class Claims:
     def _source_of(self, finding: Finding) -> str:
         if finding.artefact is None:
             return f"{finding.id} · ledger.jsonl"
-        return f"{finding.id} · {finding.artefact.path}{finding.artefact.pointer} · {finding.artefact.sha256[:12]}"
+        pointer = f"#{finding.artefact.pointer}" if finding.artefact.pointer else ""
+        return f"{finding.id} · {finding.artefact.path}{pointer} · {finding.artefact.sha256[:12]}"
 
     def _source(self, path: str, what: str) -> str:
         record = self.contents.artefact(path)
+        self.files[path] = record.sha256 if record else ""
         return f"{what} · {path} · {record.sha256[:12]}" if record else f"{what} · {path}"
 
     def _wrap(self, visible: str, value: object, title: str) -> str:

@@ -25,6 +25,12 @@ def formatted(value: Value, form: Form, unit: str = "") -> str:
     return _number(value, form)
 
 
+def between(bounds: tuple[float, float], form: Form, unit: str = "") -> str:
+    """An interval as text; bounds with a sign are kept apart by a word, so that no dash is taken for a minus."""
+    low, high = (formatted(bound, form, unit) for bound in bounds)
+    return f"{low} to {high}" if form == "difference" or bounds[0] < 0 else f"{low}–{high}"
+
+
 def setting(value: Any) -> str:
     """A value of a spec as it stands in resolved.yaml, without the quotes of text."""
     if value is None:
@@ -45,30 +51,34 @@ def _by_unit(value: float, unit: str) -> Form:
 
 
 def _number(value: float, form: Form) -> str:
+    text = _unsigned(abs(value), form)
+    if value < 0 and any(digit in text for digit in "123456789"):
+        return f"{MINUS}{text}"
+    return f"+{text}" if form == "difference" and value > 0 else text
+
+
+def _unsigned(value: float, form: Form) -> str:
     if form == "count":
-        return f"{value:,.0f}".replace("-", MINUS)
+        return f"{value:,.0f}"
     if form == "percent":
-        return f"{_trimmed(100 * value)} %".replace("-", MINUS)
+        return f"{_trimmed(100 * value)} %"
     if form == "seconds":
         return _duration(value)
     if form == "bytes":
         return _size(value)
-    if form == "difference":
-        return f"{'+' if value > 0 else ''}{_score(value)}".replace("-", MINUS)
     if form == "probability":
         return "below 0.001" if value < 0.001 else _score(value)
     if form == "plain":
-        return (f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e12 else f"{value:.4g}").replace("-", MINUS)
-    return _score(value).replace("-", MINUS)
+        return f"{value:,.0f}" if float(value).is_integer() and value < 1e12 else f"{value:.4g}"
+    return _score(value)
 
 
 def _score(value: float) -> str:
     """Three decimals; more when these would claim a 0 or a 1 that is none."""
     decimals = DECIMALS
-    while decimals < 8 and round(value, decimals) in (0, 1, -1) and round(value, decimals) != value:
+    while decimals < 8 and round(value, decimals) in (0, 1) and round(value, decimals) != value:
         decimals += 1
-    text = f"{value:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    return f"{value:.{decimals}f}"
 
 
 def _trimmed(value: float) -> str:

@@ -8,7 +8,7 @@ from tunesmith.core.records import Finding
 from tunesmith.core.rundir import RunDir
 from tunesmith.document import story, tables, vocabulary
 from tunesmith.document.contents import Contents
-from tunesmith.document.formats import Form, formatted, setting
+from tunesmith.document.formats import Form, between, formatted, setting
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def _course(contents: Contents) -> str:
 
 def _paths(contents: Contents) -> list[Row]:
     found = [("report", "report.html"), ("card", "MODEL_CARD.md"), ("model", "model")]
-    return [Row("files", name, str(contents.path / path), "" if (contents.path / path).exists() else "not there yet") for name, path in found]
+    return [
+        Row("files", name, str(contents.path / path), "" if (contents.path / path).exists() else "not there yet") for name, path in found
+    ]
 
 
 def _shown(contents: Contents, name: str, form: Form) -> tuple[str, str]:
@@ -89,7 +91,7 @@ def _shown(contents: Contents, name: str, form: Form) -> tuple[str, str]:
         return value, finding.note if finding else ""
     parts = []
     if finding.interval:
-        parts.append(" to ".join(formatted(bound, form) for bound in finding.interval))
+        parts.append(between(finding.interval, form))
     if finding.interval and finding.n is not None:
         parts.append(f"n {formatted(finding.n, 'count')}")
     return value, ", ".join(parts)

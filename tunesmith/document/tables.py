@@ -12,7 +12,7 @@ import polars as pl
 
 from tunesmith.document.contents import Contents
 
-BINS = 10
+BINS = 15  # as the calibration error has them
 CURVE_POINTS = 240
 
 
@@ -92,7 +92,7 @@ def confusions(predictions: pl.DataFrame) -> list[Confusion]:
 
 
 def calibration(contents: Contents) -> list[Bin]:
-    """Ten equal bins of confidence; empty ones are left out. Multi-label: every decision about a label is a prediction."""
+    """Equal bins of confidence; empty ones are left out. Multi-label: every decision about a label is a prediction."""
     rows = contents.test
     if rows.is_empty():
         return []
@@ -104,7 +104,7 @@ def calibration(contents: Contents) -> list[Bin]:
         true_NC = np.array([[label in labels for label in contents.labels] for labels in rows["label"].to_list()])
         confidence_N = np.maximum(probabilities_NC, 1 - probabilities_NC).ravel()
         right_N = ((probabilities_NC >= 0.5) == true_NC).ravel()
-    bins_N = np.clip(np.ceil(confidence_N * BINS).astype(int) - 1, 0, BINS - 1)
+    bins_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     bins = []
     for number in range(BINS):
         inside = bins_N == number
@@ -120,7 +120,9 @@ def mistakes(contents: Contents) -> list[Mistake]:
     if rows.is_empty():
         return []
     lists = rows.schema["label"] != pl.String
-    same = [sorted(a) == sorted(b) for a, b in rows.select("label", "predicted").iter_rows()] if lists else rows["label"] == rows["predicted"]
+    same = (
+        [sorted(a) == sorted(b) for a, b in rows.select("label", "predicted").iter_rows()] if lists else rows["label"] == rows["predicted"]
+    )
     wrong = rows.filter(~pl.Series(same, dtype=pl.Boolean)).sort(["confidence", "id"], descending=[True, False])
     wrong = wrong.head(int(contents.setting("evaluate.mistakes", 20)))
     by_id = {row["id"]: row for row in texts.filter(pl.col("id").is_in(wrong["id"].implode())).iter_rows(named=True)} if len(texts) else {}

@@ -5,13 +5,18 @@ Shape suffixes: N = rows, C = classes, E = width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from tunesmith.models.linear import Linear, Penalty, fit_logistic
+from tunesmith.evaluate.metrics import fast_score
+from tunesmith.models.linear import Chosen, Linear, Penalty, choose_logistic, fit_logistic
 from tunesmith.tasks.base import Task
+
+BASELINE_STRENGTHS = (0.1, 1.0)
 
 
 def majority(task: Task, train: pl.DataFrame, rows: pl.DataFrame, classes: int) -> pl.DataFrame:
@@ -23,6 +28,21 @@ def majority(task: Task, train: pl.DataFrame, rows: pl.DataFrame, classes: int) 
     return rows.select("id", "label").hstack(task.decode(torch.tensor(logits_C).expand(len(rows), -1)))
 
 
-def features(task: Task, train_NE: Tensor, targets: np.ndarray, classes: int) -> Linear:
-    """Logistic regression (C = 1) on frozen features: the probe that a tuned model is compared with."""
-    return fit_logistic(train_NE, targets, classes, Penalty(strength=1.0))
+@dataclass(frozen=True)
+class Rows:
+    """Features and targets of some rows."""
+
+    features_NE: Tensor
+    targets: np.ndarray
+
+
+def features(train: Rows, validation: Rows, classes: int) -> Chosen:
+    """Logistic regression on frozen features, its strength chosen by validation log loss: the probe to be beaten."""
+    multi_label = train.targets.ndim == 2
+
+    def score(linear: Linear) -> float:
+        logits_NC = linear(validation.features_NE)
+        probabilities = torch.sigmoid(logits_NC) if multi_label else torch.softmax(logits_NC, -1)
+        return -fast_score("log_loss", validation.targets, probabilities.double().numpy(), multi_label)
+
+    return choose_logistic(lambda penalty: fit_logistic(train.features_NE, train.targets, classes, penalty), Penalty(), score, BASELINE_STRENGTHS)

@@ -6,7 +6,8 @@ Shape suffixes: N = rows, E = width, C = classes.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 ITERATIONS = 200
 TOLERANCE = 1e-3
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,23 @@ def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty
     weight /= spread
     bias = (bias - weight @ mean) * penalty.intercept
     return Linear(torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32), converged)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The regression with the best score, its strength, and the score of every strength tried."""
+
+    linear: Linear
+    strength: float
+    scores: dict[float, float]
+
+
+def choose_logistic(fit: Callable[[Penalty], Linear], penalty: Penalty, score: Callable[[Linear], float], strengths: Sequence[float] = STRENGTHS) -> Chosen:
+    """The best of several strengths by `score` (higher is better), which must look at validation rows only; ties go to the stronger penalty."""
+    fitted = {strength: fit(replace(penalty, strength=strength)) for strength in strengths}
+    scores = {strength: score(linear) for strength, linear in fitted.items()}
+    best = max(strengths, key=lambda strength: scores[strength])
+    return Chosen(fitted[best], best, scores)
 
 
 def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[LogisticRegression, bool]:

@@ -16,6 +16,7 @@ import torch
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
+from tunesmith.data.clean import cleaned_text
 from tunesmith.data.load import iter_batches
 from tunesmith.evaluate.predict import predict
 from tunesmith.spec.defaults import read_resolved
@@ -65,10 +66,13 @@ class Predictor:
         ]
 
     def predict_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """predicted, confidence, probabilities for rows with the columns text (and text_pair), plus id and label if there."""
+        """predicted, confidence, probabilities for rows with the columns text (and text_pair), plus id and label if there.
+
+        Texts are cleaned as the training rows were: Unicode NFC, control characters, runs of spaces.
+        """
         assert self.spec.model.max_length, "resolved specs have a length"
-        wanted = [c for c in ("id", "text", "text_pair") if c in rows.columns]
-        encoding = self.task.encode(rows.select(wanted), self.processor, self.spec.model.max_length)
+        texts = rows.select(cleaned_text(pl.col(c)) for c in ("text", "text_pair") if c in rows.columns)
+        encoding = self.task.encode(texts, self.processor, self.spec.model.max_length)
         return predict(self.model, self.task, rows, encoding)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:

@@ -50,6 +50,11 @@ def dump_spec(spec: Spec) -> str:
     return yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file that this program wrote."""
+    return dict(yaml.safe_load(path.read_text("utf-8")))
+
+
 def _read(path: Path) -> tuple[dict[str, Any], Lines]:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [], 1)

@@ -38,12 +38,14 @@ def embed(context: Context, stage: StageWriter) -> None:
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
     """Row numbers by split: all rows for the features strategy, else as many as head and baseline need."""
     spec, order = context.spec, context.table("train")["id"].arg_sort().to_list()
-    test = list(range(len(context.table("test")))) if "features" in spec.evaluate.baselines else []
-    if isinstance(spec.strategy, Features):
-        validation = list(range(len(context.table("validation"))))
-        return {"train": list(range(len(order))), "validation": validation, **({"test": test} if test else {})}
-    needed = BASELINE_ROWS if test else HEAD_ROWS if spec.train.head_start == "fitted" else 0
-    return {split: rows for split, rows in {"train": sorted(order[:needed]), "test": test}.items() if rows}
+    baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
+    head = HEAD_ROWS if spec.train.head_start == "fitted" else 0
+    wanted = {
+        "train": sorted(order if everything else order[: BASELINE_ROWS if baseline else head]),
+        "validation": list(range(len(context.table("validation")))) if baseline or everything else [],
+        "test": list(range(len(context.table("test")))) if baseline else [],
+    }
+    return {split: rows for split, rows in wanted.items() if rows}
 
 
 def load_features(folder: Path, split: str) -> dict[str, Tensor]:

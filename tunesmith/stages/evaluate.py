@@ -34,7 +34,7 @@ def evaluate(context: Context, stage: StageWriter) -> None:
     speed = rows_seen / (time.perf_counter() - started)
     stage.find(Finding("test/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured"))
     for name in context.spec.evaluate.baselines:
-        predictions = _majority(context) if name == "majority" else _features(context)
+        predictions = _majority(context) if name == "majority" else _features(context, stage)
         judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")
         stage.find(*differences(test, predictions, judging))
     stage.find(*_environment())
@@ -51,11 +51,17 @@ def _majority(context: Context) -> pl.DataFrame:
     return baselines.majority(context.task, context.table("train"), context.table("test"), len(context.labels))
 
 
-def _features(context: Context) -> pl.DataFrame:
-    train, test = (load_features(context.rundir.path, split) for split in ("train", "test"))
-    targets = context.task.targets(context.table("train"))[train["row"].tolist()]
-    linear = baselines.features(context.task, train["mean"], targets, len(context.labels))
-    return context.table("test").select("id", "label").hstack(context.task.decode(linear(test["mean"])))
+def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
+    def rows(split: str) -> baselines.Rows:
+        loaded = load_features(context.rundir.path, split)
+        return baselines.Rows(loaded["mean"], context.task.targets(context.table(split))[loaded["row"].tolist()])
+
+    chosen = baselines.features(rows("train"), rows("validation"), len(context.labels))
+    note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
+    claim = "Inverse regularisation of the feature baseline, chosen on validation log loss"
+    stage.find(Finding("test/baseline/features/strength", claim, chosen.strength, note=note))
+    test = load_features(context.rundir.path, "test")
+    return context.table("test").select("id", "label").hstack(context.task.decode(chosen.linear(test["mean"])))
 
 
 def _environment() -> list[Finding]:

@@ -133,7 +133,7 @@ def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float)
     embedded = len(lengths) if everything else BASELINE_ROWS if baseline else HEAD_ROWS if spec.train.head_start == "fitted" else 0
     embedded = min(embedded, len(lengths))
     test, validation = sum(encodings["test"].lengths), sum(encodings["validation"].lengths)
-    tokens = sum(lengths) * embedded / len(lengths) + (test if baseline else 0) + (validation if everything else 0)
+    tokens = sum(lengths) * embedded / len(lengths) + (test if baseline else 0) + (validation if everything or baseline else 0)
     return (tokens + test + validation) * per_token + HEAD_SECONDS_PER_ROW * embedded
 
 

@@ -9,7 +9,7 @@ from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter, sha256_file
 from tunesmith.models.anatomy import output_layer
 from tunesmith.models.build import build_model, has_bias, set_head
-from tunesmith.models.linear import Linear, Penalty, fit_logistic
+from tunesmith.models.linear import Linear, Penalty, choose_logistic, fit_logistic
 from tunesmith.models.load import public_id
 from tunesmith.models.save import save_model
 from tunesmith.models.shortcuts import Shortcuts
@@ -19,7 +19,7 @@ from tunesmith.spec.schema import Features
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import HEAD_ROWS, load_features
 from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
-from tunesmith.train.head import FeatureTask, LinearHead, choose_logistic, feature_encoding
+from tunesmith.train.head import FeatureTask, LinearHead, feature_encoding
 from tunesmith.train.optim import decay_is_linear
 
 
@@ -75,20 +75,22 @@ def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None
     features = load_features(context.rundir.path, "train")["head_input"]
     held_out = load_features(context.rundir.path, "validation")["head_input"]
     targets = context.task.targets(context.table("train"))
+    sign = 1 if context.higher_is_better else -1
 
-    def score(linear: Linear) -> float:
-        return context.score(linear(held_out))
+    def fitted(penalty: Penalty) -> Linear:
+        context.watch(Progress("train", 0, 1, note=f"regression with strength {penalty.strength:g}"))
+        return fit_logistic(features, targets, len(context.labels), penalty)
 
-    linear, scores = choose_logistic(features, targets, _penalty(context, model), score, context.higher_is_better)
-    set_head(model, linear)
-    best = max(scores.values()) if context.higher_is_better else min(scores.values())
-    chosen = next(c for c, value in scores.items() if value == best)
-    tried = json.dumps({str(c): round(value, 4) for c, value in scores.items()})
+    chosen = choose_logistic(fitted, _penalty(context, model), lambda linear: sign * context.score(linear(held_out)))
+    set_head(model, chosen.linear)
+    tried = json.dumps({f"{c:g}": round(sign * value, 4) for c, value in chosen.scores.items()})
+    best, metric = sign * chosen.scores[chosen.strength], context.spec.evaluate.metric
+    ended = "the solver converged" if chosen.linear.converged else "the solver's limit of iterations"
     stage.find(
-        Finding("train/best_score", f"Validation {context.spec.evaluate.metric} of the chosen head", best, n=len(held_out), source="measured"),
-        Finding("train/strength", "Inverse regularisation of the chosen head", chosen, note=f"validation scores by strength: {tried}"),
+        Finding("train/best_score", f"Validation {metric} of the chosen head", best, n=len(held_out), source="measured"),
+        Finding("train/strength", "Inverse regularisation of the chosen head", chosen.strength, note=f"validation {metric} by strength: {tried}"),
         Finding("train/peak_memory_bytes", "Peak memory of the process", peak_memory_bytes(), "bytes", source="measured"),
-        Finding("train/stopped_by", "Why training ended", "the solver converged" if linear.converged else "the solver's limit of iterations"),
+        Finding("train/stopped_by", "Why training ended", ended),
     )
     return None
 

@@ -1,11 +1,11 @@
-"""Heads on frozen features: a regression whose strength is chosen on validation, or a linear layer trained by the loop.
+"""A linear head on frozen features, trained by the same loop as whole models.
 
 Shape suffixes: N = rows, B = rows of a batch, C = classes, E = width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,22 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunesmith.models.linear import Linear, Penalty, fit_logistic
 from tunesmith.tasks.base import Batch, Encoded, Encoding, Task
-
-STRENGTHS = (0.1, 1.0, 10.0)
-
-
-def choose_logistic(
-    train_NE: Tensor, targets: np.ndarray, penalty: Penalty, score: Callable[[Linear], float], higher_is_better: bool
-) -> tuple[Linear, dict[float, float]]:
-    """The regression with the best validation score, and the score of each strength tried (ties: the stronger penalty)."""
-    classes = int(targets.max()) + 1 if targets.ndim == 1 else targets.shape[1]
-    fitted = {c: fit_logistic(train_NE, targets, classes, Penalty(c, penalty.balanced, penalty.intercept)) for c in STRENGTHS}
-    scores = {strength: score(linear) for strength, linear in fitted.items()}
-    best = max(STRENGTHS, key=lambda c: scores[c] if higher_is_better else -scores[c])
-    return fitted[best], scores
-
 
 class LinearHead(nn.Module):
     """An output layer alone, on features computed beforehand; same call as a whole classifier."""

@@ -1,0 +1,106 @@
+"""Findings about predictions: every metric with its interval, every class, and the paired difference to a baseline.
+
+The same predictions, options and seed give the same findings; verification relies on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from tunesmith.core.errors import RunError
+from tunesmith.core.records import Artefact, Finding, Issue
+from tunesmith.evaluate.answers import Answers, answers_from_table
+from tunesmith.evaluate.intervals import NO_ROWS, Estimate, Resampling, class_estimates, estimates, mcnemar_p, paired_differences
+from tunesmith.evaluate.metrics import metrics_for
+from tunesmith.spec.schema import Evaluate
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What findings are made with. `prefix` of their ids: "validation", "test", or "test/baseline/NAME"."""
+
+    labels: list[str]
+    options: Evaluate
+    seed: int
+    prefix: str
+    artefact: Artefact | None = None
+
+    @property
+    def resampling(self) -> Resampling:
+        """How intervals are made."""
+        return Resampling(self.seed, self.options.resamples, self.options.confidence)
+
+    @property
+    def subject(self) -> str:
+        """Whose predictions on what, to end a claim."""
+        split, *baseline = self.prefix.split("/")
+        return f"of the baseline {baseline[-1]} on the {split} split" if baseline else f"on the {split} split"
+
+
+def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
+    """The metrics; for a split also its rows; for the test split also every class.
+
+    Args:
+        predictions: columns label, predicted, probabilities; list columns mean that a row can carry several labels.
+        judging: what to make the findings with.
+
+    Raises:
+        RunError: the predictions do not fit the labels, or hold no finite numbers.
+    """
+    answers = answers_from_table(predictions, judging.labels)
+    findings = [] if "/" in judging.prefix else [_rows(answers, judging)]
+    metrics = metrics_for(answers.multi_label)
+    for name, estimate in estimates(answers, metrics, judging.resampling).items():
+        findings.append(_finding(name, f"{metrics[name].title} {judging.subject}", len(answers), estimate, judging))
+    return findings + (_classes(answers, judging) if judging.prefix == "test" else [])
+
+
+def differences(model: pl.DataFrame, baseline: pl.DataFrame, judging: Judging) -> list[Finding]:
+    """Every metric's difference, model minus baseline, on the same rows, and McNemar's test. `judging` is the baseline's.
+
+    Raises:
+        RunError: the two tables do not answer the same rows in the same order, or not with the same labels.
+    """
+    if not (model["id"].equals(baseline["id"]) and model["label"].equals(baseline["label"])):
+        raise RunError(Issue(judging.prefix, "must answer the rows of the model, in the same order", "other ids or labels"))
+    ours, theirs = (answers_from_table(table, judging.labels) for table in (model, baseline))
+    metrics, name = metrics_for(ours.multi_label), judging.prefix.rsplit("/", 1)[-1]
+    findings = []
+    for metric, estimate in paired_differences(ours, theirs, metrics, judging.resampling).items():
+        claim = f"{metrics[metric].title}: the model minus the baseline {name}, on the same rows"
+        findings.append(_finding(f"{metric}/difference", claim, len(ours), estimate, judging))
+    claim = f"McNemar's exact test: chance of so uneven a split between the model and the baseline {name} if they were equally often right"
+    p = Estimate(mcnemar_p(ours.right_N, theirs.right_N)) if len(ours) else Estimate(None, note=NO_ROWS)
+    return [*findings, _finding("mcnemar_p", claim, len(ours), p, judging)]
+
+
+def _rows(answers: Answers, judging: Judging) -> Finding:
+    return Finding(f"{judging.prefix}/rows", f"Rows {judging.subject}", len(answers), "rows", artefact=judging.artefact)
+
+
+def _classes(answers: Answers, judging: Judging) -> list[Finding]:
+    findings = []
+    for label, scores in zip(judging.labels, class_estimates(answers, judging.resampling), strict=True):
+        stem = f"class/{label}"
+        parts = {"precision": (scores.precision, scores.given), "recall": (scores.recall, scores.n), "f1": (scores.f1, scores.n)}
+        for name, (estimate, n) in parts.items():
+            claim = f"{name.capitalize()} of the class {label} {judging.subject}"
+            findings.append(_finding(f"{stem}/{name}", claim, n, estimate, judging))
+        claim = f"Rows of the class {label} {judging.subject}"
+        findings.append(Finding(f"{judging.prefix}/{stem}/n", claim, scores.n, "rows", len(answers), artefact=judging.artefact))
+    return findings
+
+
+def _finding(name: str, claim: str, n: int, estimate: Estimate, judging: Judging) -> Finding:
+    return Finding(
+        f"{judging.prefix}/{name}",
+        claim,
+        estimate.value,
+        n=n,
+        interval=estimate.interval,
+        source="computed" if estimate.value is not None else "unknown",
+        artefact=judging.artefact,
+        note=estimate.note,
+    )

@@ -1,0 +1,286 @@
+"""The metrics. Each is a function of a Sample, so that one call gives its value on many bootstrap resamples.
+
+Shape suffixes: R = resamples, N = rows, C = classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from_arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The same answers, counted `weights_RN` times each: a row of weights is a resample."""
+
+    answers: Answers
+    weights_RN: Floats
+
+    @classmethod
+    def whole(cls, answers: Answers) -> Sample:
+        """Every row once."""
+        return cls(answers, np.ones((1, len(answers))))
+
+    @cached_property
+    def rows_R(self) -> Floats:
+        """How many rows each resample has."""
+        return np.asarray(self.weights_RN.sum(1))
+
+    @cached_property
+    def labelled_RC(self) -> Floats:
+        """Rows that carry each label."""
+        return self._per_class(self.answers.labels)
+
+    @cached_property
+    def predicted_RC(self) -> Floats:
+        """Rows that were given each label."""
+        return self._per_class(self.answers.predicted)
+
+    @cached_property
+    def hits_RC(self) -> Floats:
+        """Rows that carry each label and were given it."""
+        answers = self.answers
+        if answers.multi_label:
+            return self._per_class(np.asarray(answers.truth_NC & answers.predicted.astype(np.bool_)))
+        right = np.flatnonzero(answers.right_N)
+        return _counts(answers.labels[right], self.weights_RN.take(right, 1), answers.classes)
+
+    @cached_property
+    def precision_RC(self) -> Floats:
+        """Share of the rows given a label that carry it; 0 where none was given it."""
+        return ratio(self.hits_RC, self.predicted_RC)
+
+    @cached_property
+    def recall_RC(self) -> Floats:
+        """Share of the rows carrying a label that were given it; 0 where none carries it."""
+        return ratio(self.hits_RC, self.labelled_RC)
+
+    @cached_property
+    def f1_RC(self) -> Floats:
+        """Harmonic mean of precision and recall; 0 where a label neither occurs nor is given."""
+        return ratio(2 * self.hits_RC, self.labelled_RC + self.predicted_RC)
+
+    @cached_property
+    def occurs_RC(self) -> Bools:
+        """True where a label is carried or given: the classes that averages are taken over."""
+        return np.asarray(self.labelled_RC + self.predicted_RC > 0)
+
+    def mean(self, values_N: Floats | Bools) -> Floats:
+        """Mean of a row's value over the rows of each resample."""
+        return np.asarray(self.weights_RN @ values_N.astype(np.float64) / self.rows_R)
+
+    def _per_class(self, labels: Ids | Bools) -> Floats:
+        if labels.ndim == 2:
+            return np.asarray(self.weights_RN @ labels.astype(np.float64))
+        return _counts(labels, self.weights_RN, self.answers.classes)
+
+
+Statistic = Callable[[Sample], Floats]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its direction and bounds (None: no bound), a sentence for readers, and its value on every resample.
+
+    `is_row_share` marks a share of rows, whose sure interval at 0 and 1 is that of a binomial. `undefined` says when
+    there is no value, which the statistic shows as NaN.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    statistic: Statistic
+    higher_is_better: bool = True
+    lower: float = 0.0
+    upper: float | None = 1.0
+    is_row_share: bool = False
+    undefined: str = "no row carries a label and none was given one"
+
+    def value(self, answers: Answers) -> float:
+        """The metric on the rows as they are; NaN when it has no value."""
+        return float(self.statistic(Sample.whole(answers))[0]) if len(answers) else float("nan")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of each class, (C,). Precision is NaN where the class was never given, recall and F1 where no row carries it."""
+
+    n: Ids
+    given: Ids
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def metrics_for(multi_label: bool) -> dict[str, Metric]:
+    """Metrics by name in the order of display; the first one decides."""
+    return MANY_LABELS if multi_label else ONE_LABEL
+
+
+def fast_score(name: str, targets: npt.NDArray[np.generic], probabilities_NC: npt.NDArray[np.floating], multi_label: bool) -> float:
+    """The named metric of probabilities against class ids (N,) or a 0/1 matrix (N, C). NaN when it has no value."""
+    if not np.isfinite(probabilities_NC).all():
+        return float("nan")
+    return metrics_for(multi_label)[name].value(answers_from_arrays(targets, probabilities_NC))
+
+
+def confusion_matrix(answers: Answers) -> Ids:
+    """Rows by true class (first axis) and predicted class; only for one label a row."""
+    assert not answers.multi_label, "with several labels a row there is no single predicted class"
+    cells = answers.labels * answers.classes + answers.predicted
+    return np.bincount(cells, minlength=answers.classes**2).reshape(answers.classes, -1).astype(np.int64)
+
+
+def class_scores(answers: Answers) -> ClassScores:
+    """Precision, recall, F1 and rows of each class."""
+    sample = Sample.whole(answers)
+    n, given = sample.labelled_RC[0], sample.predicted_RC[0]
+    return ClassScores(
+        n.astype(np.int64),
+        given.astype(np.int64),
+        np.where(given > 0, sample.precision_RC[0], np.nan),
+        np.where(n > 0, sample.recall_RC[0], np.nan),
+        np.where(n > 0, sample.f1_RC[0], np.nan),
+    )
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """part / whole, and 0 where whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)
+
+
+def _counts(ids_N: npt.NDArray[np.generic], weights_RN: Floats, classes: int) -> Floats:
+    resamples = len(weights_RN)
+    cells = np.arange(resamples)[:, None] * classes + ids_N.astype(np.int64)
+    counts = np.bincount(cells.ravel(), weights_RN.ravel(), resamples * classes)
+    return counts.reshape(resamples, classes).astype(np.float64)
+
+
+def _mean_where(values_RC: Floats, counts_RC: Bools) -> Floats:
+    """Mean over the classes that count; NaN where none does."""
+    number = counts_RC.sum(1)
+    return np.where(number > 0, (values_RC * counts_RC).sum(1) / np.maximum(number, 1), np.nan)
+
+
+def _or_nan(part_R: Floats, whole_R: Floats) -> Floats:
+    return np.divide(part_R, whole_R, out=np.full_like(part_R, np.nan), where=whole_R != 0)
+
+
+def _share_right(sample: Sample) -> Floats:
+    return sample.mean(sample.answers.right_N)
+
+
+def _weighted_f1(sample: Sample) -> Floats:
+    return _or_nan((sample.f1_RC * sample.labelled_RC).sum(1), sample.labelled_RC.sum(1))
+
+
+def _micro_f1(sample: Sample) -> Floats:
+    return _or_nan(2 * sample.hits_RC.sum(1), (sample.labelled_RC + sample.predicted_RC).sum(1))
+
+
+def _mcc(sample: Sample) -> Floats:
+    """Gorodkin's R_K (2004), 0 where all rows have one label or were given one."""
+    rows, hits = sample.rows_R, sample.hits_RC.sum(1)
+    labelled, predicted = sample.labelled_RC, sample.predicted_RC
+    together = hits * rows - (labelled * predicted).sum(1)
+    spread = (rows**2 - (labelled**2).sum(1)) * (rows**2 - (predicted**2).sum(1))
+    return ratio(together, np.sqrt(spread))
+
+
+def _roc_auc(sample: Sample) -> Floats:
+    """One class against the rest, the mean over classes; ties count half.
+
+    With every row ranked, the weight below a positive row counts negatives and positives; the positives' share of that
+    is always half the square of their weight.
+    """
+    weights, rankings = sample.weights_RN, sample.answers.rankings
+    total, count = np.zeros(len(weights)), np.zeros(len(weights))
+    below = np.zeros((len(weights), weights.shape[1] + 1))
+    for ranking in rankings:
+        np.cumsum(weights.take(ranking.order_N, 1), 1, out=below[:, 1:])
+        positive = weights.take(ranking.positives, 1)
+        positives = positive.sum(1)
+        middle = (below.take(ranking.low, 1) + below.take(ranking.high, 1)) / 2
+        wins = (positive * middle).sum(1) - positives**2 / 2
+        pairs = positives * (sample.rows_R - positives)
+        total += ratio(wins, pairs)
+        count += pairs > 0
+    return _or_nan(total, count)
+
+
+def _ece(sample: Sample) -> Floats:
+    """Expected calibration error (Guo et al. 2017) with 15 equal-width bins of confidence."""
+    return np.asarray(np.abs(sample.weights_RN @ sample.answers.calibration_gap_NB).sum(1) / sample.rows_R)
+
+
+def _by_name(*metrics: Metric) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+ACCURACY = Metric("accuracy", "Accuracy", "Share of rows that got the right label.", _share_right, is_row_share=True)
+SUBSET_ACCURACY = Metric(
+    "subset_accuracy", "Subset accuracy", "Share of rows whose whole set of labels is right.", _share_right, is_row_share=True
+)  # fmt: skip
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "Balanced accuracy", "Recall averaged over the classes that occur, rare ones counting as much as common ones.",
+    lambda sample: _mean_where(sample.recall_RC, sample.labelled_RC > 0),
+)  # fmt: skip
+MACRO_PRECISION = Metric(
+    "macro_precision", "Macro precision", "Precision averaged over classes; a class that was never given counts as nought.",
+    lambda sample: _mean_where(sample.precision_RC, sample.occurs_RC),
+)  # fmt: skip
+MACRO_RECALL = Metric(
+    "macro_recall", "Macro recall", "Recall averaged over classes; a class that was given but that no row carries counts as nought.",
+    lambda sample: _mean_where(sample.recall_RC, sample.occurs_RC),
+)  # fmt: skip
+MACRO_F1 = Metric(
+    "macro_f1", "Macro F1", "Harmonic mean of precision and recall, averaged over the classes that occur or were given.",
+    lambda sample: _mean_where(sample.f1_RC, sample.occurs_RC),
+)  # fmt: skip
+WEIGHTED_F1 = Metric("weighted_f1", "Weighted F1", "F1 averaged over classes by their number of rows.", _weighted_f1)
+MICRO_F1 = Metric("micro_f1", "Micro F1", "F1 over all decisions about labels taken together.", _micro_f1)
+MICRO_F1_ONE_LABEL = Metric(
+    "micro_f1", "Micro F1", "F1 over all rows taken together; with one label a row it equals accuracy.", _share_right, is_row_share=True
+)  # fmt: skip
+MCC = Metric(
+    "mcc", "Matthews correlation", "Agreement of predictions and labels beyond chance; nought is chance, one is perfect.", _mcc, lower=-1.0
+)  # fmt: skip
+ROC_AUC = Metric(
+    "roc_auc", "ROC AUC", "Chance that a row of a class is ranked above a row without it, averaged over classes.", _roc_auc,
+    undefined="no class has both rows with it and rows without it",
+)  # fmt: skip
+HAMMING_LOSS = Metric(
+    "hamming_loss", "Hamming loss", "Share of the decisions about single labels that are wrong.",
+    lambda sample: sample.mean(sample.answers.wrong_share_N), higher_is_better=False,
+)  # fmt: skip
+LOG_LOSS = Metric(
+    "log_loss", "Log loss", "Negative logarithm of the probability given to the truth, averaged over rows (and labels).",
+    lambda sample: sample.mean(sample.answers.log_loss_N), higher_is_better=False, upper=None,
+)  # fmt: skip
+ECE = Metric(
+    "ece", "Calibration error", "Gap between confidence and how often it is right, averaged over equal-width bins of confidence.",
+    _ece, higher_is_better=False,
+)  # fmt: skip
+BRIER = Metric(
+    "brier", "Brier score", "Squared error of the probabilities, summed over classes, averaged over rows.",
+    lambda sample: sample.mean(sample.answers.squared_error_N), higher_is_better=False, upper=2.0,
+)  # fmt: skip
+BRIER_MANY_LABELS = Metric(
+    "brier", "Brier score", "Squared error of the probabilities, averaged over labels and rows.",
+    lambda sample: sample.mean(sample.answers.squared_error_N), higher_is_better=False,
+)  # fmt: skip
+
+ONE_LABEL = _by_name(
+    ACCURACY, BALANCED_ACCURACY, MACRO_PRECISION, MACRO_RECALL, MACRO_F1, WEIGHTED_F1, MICRO_F1_ONE_LABEL, MCC, ROC_AUC, LOG_LOSS,
+    ECE, BRIER,
+)  # fmt: skip
+MANY_LABELS = _by_name(
+    MICRO_F1, MACRO_F1, WEIGHTED_F1, SUBSET_ACCURACY, MACRO_PRECISION, MACRO_RECALL, HAMMING_LOSS, ROC_AUC, LOG_LOSS, ECE,
+    BRIER_MANY_LABELS,
+)  # fmt: skip
