@@ -58,7 +58,7 @@ def as_frame(table: Any) -> pl.DataFrame:
         frame = table.collect()
     elif isinstance(table, pl.DataFrame):
         frame = table
-    elif type(table).__module__.startswith("pandas."):
+    elif type(table).__module__.split(".")[0] == "pandas":
         frame = pl.DataFrame({str(name): table[name].tolist() for name in table.columns}, strict=False)
     elif isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         frame = pl.DataFrame(list(table), infer_schema_length=None)

@@ -20,7 +20,7 @@ from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.spec.load import load_spec
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -122,10 +122,17 @@ def show(path: Path, open_report: bool) -> None:
 
 def compare(paths: list[Path]) -> None:
     """Print paired differences of runs from the first one."""
-    from tunesmith.evaluate.compare import compare_runs
+    from tunesmith.evaluate.compare import COLUMNS, as_table, compare_runs
 
-    for line in compare_runs([existing_run(p).path for p in paths]):
-        console.print(line)
+    comparisons = compare_runs([existing_run(p).path for p in paths])
+    table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0))
+    for row in as_table(comparisons):
+        table.add_row(*map(_plain, row))
+    console.print(table)
+    for c in comparisons:
+        console.print(f"{_plain(c.run)}: exact McNemar p {c.mcnemar_p:.3g}, {c.corrected_p:.3g} after Holm's correction", highlight=False)
+        if c.note:
+            console.print(f"[yellow]{_plain(c.note)}[/]", highlight=False)
 
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:

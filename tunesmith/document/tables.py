@@ -13,7 +13,7 @@ import polars as pl
 from tunesmith.document.contents import Contents
 
 BINS = 15  # as the calibration error has them
-CURVE_POINTS = 240
+CURVE_POINTS = 120
 
 
 @dataclass(frozen=True)

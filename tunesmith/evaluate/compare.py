@@ -93,7 +93,7 @@ def compare_runs(paths: list[Path]) -> list[Comparison]:
 
 def as_table(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
     """One row of text for each run and metric, in the order of COLUMNS; arrows say which way is better."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for comparison in comparisons:
         for line in comparison.differences:
             arrow = "↑" if line.metric.higher_is_better else "↓"

@@ -32,7 +32,7 @@ def evaluate(context: Context, stage: StageWriter) -> None:
         _judge(context, stage, test, split)
     rows_seen = len(context.table("validation")) + len(context.table("test"))
     speed = rows_seen / (time.perf_counter() - started)
-    stage.find(Finding("test/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured"))
+    stage.find(Finding("environment/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured"))
     for name in context.spec.evaluate.baselines:
         predictions = _majority(context) if name == "majority" else _features(context, stage)
         judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")
@@ -59,7 +59,7 @@ def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
     chosen = baselines.features(rows("train"), rows("validation"), len(context.labels))
     note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
     claim = "Inverse regularisation of the feature baseline, chosen on validation log loss"
-    stage.find(Finding("test/baseline/features/strength", claim, chosen.strength, note=note))
+    stage.find(Finding("features/strength", claim, chosen.strength, note=note))
     test = load_features(context.rundir.path, "test")
     return context.table("test").select("id", "label").hstack(context.task.decode(chosen.linear(test["mean"])))
 

@@ -1,0 +1,296 @@
+"""Whole runs on a tiny model: every strategy and kind of label, skipping, resuming, refusing, and plain loading."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+import tunesmith
+from tests import tiny
+from tunesmith.core.errors import Interrupted, RunError, SpecError, TunesmithError
+from tunesmith.core.records import Progress
+from tunesmith.core.rundir import RunDir
+from tunesmith.stages.verify import verify_run
+
+
+STRATEGIES = [
+    {"kind": "full"},
+    {"kind": "layers", "top": 1},
+    {"kind": "lora", "rank": 2},
+    {"kind": "features"},
+    {"kind": "features", "head": "linear"},
+    {"kind": "features", "pooling": "model"},
+]
+
+
+def raw_spec(folder: Path, tiny_bert: Path, **changes: Any) -> dict[str, Any]:
+    data = folder / "tickets.csv"
+    if not data.exists():
+        tiny.table(90).write_csv(data)
+    train = {} if changes.get("strategy", {}).get("head", "logistic") == "logistic" and changes.get("strategy", {}).get("kind") == "features" else {
+        "epochs": 2, "batch_size": 16, "learning_rate": 1e-3
+    }  # fmt: skip
+    base: dict[str, Any] = {
+        "name": "t", "data": {"train": str(data)}, "model": {"name": str(tiny_bert)}, "train": train,
+        "evaluate": {"resamples": 100, "mistakes": 3},
+    }  # fmt: skip
+    return {**base, **{k: {**base[k], **v} if isinstance(base.get(k), dict) else v for k, v in changes.items()}}
+
+
+def run(folder: Path, tiny_bert: Path, **changes: Any) -> tunesmith.Run:
+    return tunesmith.run(tunesmith.load_spec(raw_spec(folder, tiny_bert, **changes)), folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tunesmith.Run:
+    """A finished run with the default strategy, shared by tests that only read it."""
+    return run(tmp_path_factory.mktemp("finished"), tiny_bert, train={"epochs": 6})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: "-".join(map(str, s.values())))
+def test_every_strategy_gives_a_checked_run_that_plain_transformers_loads(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
+    done = run(tmp_path, tiny_bert, strategy=strategy)
+    for name in ("report.html", "MODEL_CARD.md", "resolved.yaml", "predictions/test.parquet", "model/model.safetensors", "data/dropped.parquet"):
+        assert (done.path / name).stat().st_size > 0
+    assert verify_run(RunDir(done.path), 2).ok
+    assert_pipeline_agrees(done)
+    assert not (done.path / "checkpoints").exists()
+    assert (done.path / "model/adapter/adapter_config.json").exists() == (strategy["kind"] == "lora")
+
+
+def assert_pipeline_agrees(done: tunesmith.Run) -> None:
+    from transformers import pipeline
+
+    rows = pl.read_parquet(done.path / "data/test.parquet")
+    stored = pl.read_parquet(done.path / "predictions/test.parquet")
+    classify = pipeline("text-classification", model=str(done.model_path), device="cpu")
+    labels = json.loads((done.path / "data/labels.json").read_text())
+    for row, kept, answer in zip(rows.iter_rows(named=True), stored.iter_rows(named=True), classify(rows["text"].to_list(), top_k=None), strict=True):
+        scores = {a["label"]: a["score"] for a in answer}
+        assert scores == pytest.approx(dict(zip(labels, kept["probabilities"], strict=True)), abs=1e-5), row["text"]
+
+
+def test_sentence_pairs(tmp_path: Path, tiny_bert: Path) -> None:
+    table = tiny.table(60).with_columns(pl.col("text").reverse().alias("hypothesis")).rename({"text": "premise"})
+    table.write_csv(tmp_path / "pairs.csv")
+    done = run(tmp_path, tiny_bert, data={"train": str(tmp_path / "pairs.csv"), "text": ["premise", "hypothesis"], "label": "label"})
+    predictions = tunesmith.load(done.path).predict([("the parcel", "is late"), ("a", "b")])
+    assert len(predictions) == 2
+    with pytest.raises(TunesmithError, match="pair of strings"):
+        tunesmith.load(done.path).predict(["one text"])
+    assert verify_run(RunDir(done.path), 2).ok
+
+
+def test_several_labels_a_row(tmp_path: Path, tiny_bert: Path) -> None:
+    table = tiny.table(90)
+    second = table["label"].gather([(n + 1) % 90 for n in range(90)])
+    tags = [a if n % 3 else (f"{a}|{b}" if n % 2 else "") for n, (a, b) in enumerate(zip(table["label"], second, strict=True))]
+    table.with_columns(pl.Series("tags", tags)).drop("label").write_csv(tmp_path / "tags.csv")
+    data = {"train": str(tmp_path / "tags.csv"), "label": "tags", "multi_label": True, "label_separator": "|"}
+    for strategy in ({"kind": "full"}, {"kind": "features"}):
+        done = run(tmp_path, tiny_bert, name=strategy["kind"], data=data, strategy=strategy)
+        prediction = tunesmith.load(done.path).predict(["late parcel refund"])[0]
+        assert isinstance(prediction.label, tuple)
+        assert set(prediction.probabilities) == set(tiny.WORDS)
+        assert verify_run(RunDir(done.path), 2).ok
+
+
+def test_a_finished_run_is_skipped_and_unchanged(finished: tunesmith.Run) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file() and p.name != ".lock"}
+    spec = tunesmith.load_spec(json.loads(json.dumps(read_spec(finished))))
+    seen: list[Progress] = []
+    tunesmith.run(spec, finished.path.parent, seen.append)
+    assert [s.note for s in seen] == ["finished earlier"] * 6
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def read_spec(done: tunesmith.Run) -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load((done.path / "spec.yaml").read_text()))
+
+
+def test_another_spec_on_the_same_directory_is_refused(finished: tunesmith.Run) -> None:
+    spec = tunesmith.load_spec(read_spec(finished), ["train.epochs=7"])
+    with pytest.raises(RunError, match=r"train\.epochs was 6, is 7"):
+        tunesmith.run(spec, finished.path.parent)
+
+
+def test_other_data_on_the_same_directory_are_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    run(tmp_path, tiny_bert, strategy={"kind": "features"})
+    tiny.table(93).write_csv(tmp_path / "tickets.csv")
+    with pytest.raises(RunError, match=r"tickets\.csv"):
+        run(tmp_path, tiny_bert, strategy={"kind": "features"})
+
+
+def test_all_problems_of_a_spec_are_told_before_anything_is_written(tmp_path: Path, tiny_bert: Path) -> None:
+    spec = tunesmith.load_spec({"name": "x", "data": {"train": "nowhere.csv", "label_separator": ","}, "evaluate": {"metric": "f2"}})
+    with pytest.raises(SpecError) as caught:
+        tunesmith.run(spec, tmp_path / "runs")
+    assert len(caught.value.issues) == 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_is_absent_offline_says_how_to_get_it(tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(TunesmithError, match="copy the model's folder"):
+        run(tmp_path, tiny_bert, model={"name": "nobody/nothing"})
+    with pytest.raises(TunesmithError, match=r"config\.json"):
+        run(tmp_path, tiny_bert, name="u", model={"name": str(tmp_path / "none")})
+
+
+def _hold(path: str, ready: Any, release: Any) -> None:
+    with RunDir(Path(path)).locked():
+        ready.set()
+        release.wait(20)
+
+
+def test_two_processes_on_one_run(tmp_path: Path, tiny_bert: Path) -> None:
+    methods = multiprocessing.get_context("spawn")
+    ready, release = methods.Event(), methods.Event()
+    holder = methods.Process(target=_hold, args=(str(tmp_path / "runs/t"), ready, release))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(RunError, match="another process"):
+            run(tmp_path, tiny_bert)
+    finally:
+        release.set()
+        holder.join()
+
+
+def weights(done: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(done / "model/model.safetensors"))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "resolve", "embed", "train", "evaluate", "document"])
+def test_an_interruption_at_any_stage_loses_nothing(tmp_path: Path, tiny_bert: Path, finished: tunesmith.Run, stage: str) -> None:
+    folder = finished.path.parent.parent
+    spec = tunesmith.load_spec(read_spec(finished))
+
+    def stop(report: Progress) -> None:
+        if report.stage == stage and not (stage == "train" and report.epoch is None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        tunesmith.run(spec, tmp_path / "runs", stop)
+    assert caught.value.exit_code == 143
+    done = tunesmith.run(spec, tmp_path / "runs")
+    expected, got = weights(folder / "runs/t"), weights(done.path)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert pl.read_parquet(done.path / "predictions/test.parquet").equals(pl.read_parquet(finished.path / "predictions/test.parquet"))
+
+
+def test_kill_9_while_training_then_the_same_command(tmp_path: Path, tiny_bert: Path) -> None:
+    raw = raw_spec(tmp_path, tiny_bert, train={"epochs": 15, "patience": None, "checkpoint_minutes": 1e-6})
+    (tmp_path / "t.json").write_text(json.dumps(raw))
+    command = [sys.executable, "-m", "tunesmith.cli.main", "run", str(tmp_path / "t.json"), "--runs", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "runs/t/checkpoints/last.pt"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists()
+    assert "train" not in RunDir(tmp_path / "runs/t").manifest["stages"]
+    done = tunesmith.run(tunesmith.load_spec(raw), tmp_path / "runs")
+    plain = tunesmith.run(tunesmith.load_spec({**raw, "name": "plain"}), tmp_path / "runs")
+    assert done.findings["train/resumed_at"].value
+    assert all(torch.equal(a, b) for a, b in zip(weights(done.path).values(), weights(plain.path).values(), strict=True))
+
+
+def test_no_space_left(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from tunesmith.core.rundir import StageWriter
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageWriter, "write_text", full)
+        with pytest.raises(RunError, match=r"No space left on device.*Free some space"):
+            run(tmp_path, tiny_bert, strategy={"kind": "features"})
+    assert run(tmp_path, tiny_bert, strategy={"kind": "features"}).report_path.exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    spec = tunesmith.load_spec(raw_spec(tmp_path, tiny_bert))
+    with pytest.raises(RunError, match="--runs"):
+        tunesmith.run(spec, tmp_path / "file")
+
+
+def test_fit_takes_polars_pandas_and_dicts(tmp_path: Path, tiny_bert: Path) -> None:
+    table = tiny.table(60)
+    dials: dict[str, Any] = {"model": str(tiny_bert), "strategy": "features", "resamples": 100, "runs": tmp_path}
+    scores = [
+        tunesmith.fit(kind, target="label", name=name, **dials).findings["test/accuracy"].value
+        for name, kind in {"polars": table, "pandas": _pandas(table), "dicts": table.to_dicts()}.items()
+    ]
+    assert len(set(scores)) == 1
+    with pytest.raises(SpecError, match="not a dial"):
+        tunesmith.fit(table, target="label", epohcs=3, **dials)
+    with pytest.raises(TunesmithError, match="polars or pandas"):
+        tunesmith.fit(3, target="label", **dials)
+
+
+def _pandas(table: pl.DataFrame) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(table.to_dicts())
+
+
+def test_findings_hold_what_the_design_promises(finished: tunesmith.Run) -> None:
+    found = finished.findings
+    for name in ("data/rows/train", "data/truncated/test", "model/parameters/trainable", "train/seconds", "train/peak_memory_bytes",
+                 "test/accuracy", "test/baseline/majority/accuracy/difference", "test/baseline/features/mcnemar_p", "environment/torch"):  # fmt: skip
+        assert found[name].value is not None, name
+    assert found["test/accuracy"].n == found["data/rows/test"].value
+    assert found["test/accuracy"].interval is not None
+    assert found["test/accuracy"].artefact is not None
+
+
+def test_predicting_files_of_every_kind(finished: tunesmith.Run, tmp_path: Path) -> None:
+    predictor = tunesmith.load(finished.path)
+    table = pl.DataFrame({"text": ["late parcel", "", None, "refund card"] * 3000, "ticket": list(range(12000))})
+    table.write_csv(tmp_path / "new.csv")
+    for name in ("out.parquet", "out.csv", "out.jsonl"):
+        assert predictor.predict_file(str(tmp_path / "new.csv"), tmp_path / name, 2, lambda _rows: None) == 12000
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out.columns[:2] == ["text", "ticket"]
+    assert {"predicted", "probability", "top_1", "top_1_probability", "top_2", "top_2_probability"} <= set(out.columns)
+    assert out["predicted"].null_count() == 6000
+    assert out["ticket"].cast(int).to_list() == list(range(12000))
+    single = predictor.predict(["late parcel"])[0]
+    assert out["predicted"][0] == single.label
+    assert out["probability"][0] == pytest.approx(single.probability, abs=1e-6)
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(TunesmithError, match="'text'"):
+        table.rename({"text": "body"}).write_csv(tmp_path / "bad.csv")
+        predictor.predict_file(str(tmp_path / "bad.csv"), tmp_path / "x.parquet", 2, lambda _rows: None)
+
+
+def test_verification_catches_swapped_weights(tmp_path: Path, tiny_bert: Path) -> None:
+    done = run(tmp_path, tiny_bert, strategy={"kind": "features"})
+    from safetensors.torch import save_file
+
+    state = weights(done.path)
+    save_file({k: v + 0.5 * torch.randn_like(v) if "classifier" in k else v for k, v in state.items()}, done.path / "model/model.safetensors", {"format": "pt"})
+    level_0 = verify_run(RunDir(done.path), 0)
+    assert not level_0.ok
+    caught = [c for c in verify_run(RunDir(done.path), 2).checks if c.level == 2 and c.status == "mismatch"]
+    assert caught

@@ -1,0 +1,193 @@
+"""Levels 1 and 2 of verification: scores made again from stored predictions, predictions made again from the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+
+from tunesmith.core.records import Finding
+from tunesmith.core.rundir import RunDir
+from tunesmith.data.clean import content_ids
+from tunesmith.document.checks import Check, attempt
+from tunesmith.evaluate.evaluate import Judging, differences, findings_of
+from tunesmith.spec.defaults import read_resolved
+
+Predict = Callable[[RunDir, str], pl.DataFrame]
+
+PROBABILITY_TOLERANCE = 1e-4
+SCORE_TOLERANCE = 1e-9
+STORED_TOLERANCE = 1e-6
+SPLITS = ("validation", "test")
+SHOWN = 3
+
+
+def check_scores(run: RunDir) -> list[Check]:
+    checks = []
+    for split in ("train", *SPLITS):
+        checks += attempt(1, f"texts of data/{split}.parquet", lambda split=split: _texts(run, split))  # type: ignore[misc]
+    files = [name for entry in run.manifest["stages"].values() for name in entry["outputs"] if name.startswith("predictions/")]
+    for name in sorted({*files, "predictions/test.parquet"}):
+        checks += attempt(1, f"labels of {name}", lambda name=name: _labels(run, name))  # type: ignore[misc]
+        checks += attempt(1, f"scores of {name}", lambda name=name: _recomputed(run, name))  # type: ignore[misc]
+    return checks
+
+
+def _texts(run: RunDir, split: str) -> Iterator[Check]:
+    rows = pl.read_parquet(run.path / f"data/{split}.parquet")
+    changed = rows.filter(content_ids(rows) != rows["id"])
+    what = f"texts of data/{split}.parquet"
+    if len(changed):
+        yield Check(1, what, "mismatch", f"{len(changed)} of {len(rows)} texts are not those of their ids, first {changed['id'][0]}")
+    else:
+        yield Check(1, what, "verified", f"{len(rows)} rows")
+
+
+def _labels(run: RunDir, name: str) -> Iterator[Check]:
+    """True labels as in the data; predicted labels and confidence as the probabilities say."""
+    split = _parts(name)[0]
+    stored, rows = pl.read_parquet(run.path / name), pl.read_parquet(run.path / f"data/{split}.parquet")
+    what = f"labels of {name}"
+    if not stored["id"].equals(rows["id"]):
+        yield Check(1, what, "mismatch", f"its rows are not those of data/{split}.parquet, in this order")
+        return
+    other = [i for i, (a, b) in enumerate(zip(stored["label"].to_list(), rows["label"].to_list(), strict=True)) if a != b]
+    if other:
+        yield Check(
+            1,
+            what,
+            "mismatch",
+            f"{len(other)} of {len(rows)} rows have another label in data/{split}.parquet, first {rows['id'][other[0]]}",
+        )
+        return
+    wrong = [i for i, right in enumerate(_follow(stored, _label_names(run))) if not right]
+    if wrong:
+        yield Check(1, what, "mismatch", f"{len(wrong)} answers do not follow from their probabilities, first row {stored['id'][wrong[0]]}")
+    else:
+        yield Check(1, what, "verified", f"{len(rows)} rows")
+
+
+def _follow(stored: pl.DataFrame, labels: list[str]) -> Iterator[bool]:
+    """Whether each row's predicted label and confidence follow from its probabilities, but for rounding."""
+    ids = {label: number for number, label in enumerate(labels)}
+    for predicted, confidence, probabilities in stored.select("predicted", "confidence", "probabilities").iter_rows():
+        p = np.array(probabilities)
+        if isinstance(predicted, list):
+            chosen = np.isin(np.arange(len(p)), [ids[label] for label in predicted])
+            settled = np.abs(p - 0.5) > STORED_TOLERANCE
+            follows, expected = bool((chosen == (p >= 0.5))[settled].all()), float(np.maximum(p, 1 - p).mean())
+        else:
+            follows, expected = bool(p[ids[predicted]] >= p.max() - STORED_TOLERANCE), float(p.max())
+        yield follows and abs(confidence - expected) <= STORED_TOLERANCE
+
+
+def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
+    """Every finding made from a predictions file, made again and compared."""
+    split, *baseline = _parts(name)
+    spec, what = read_resolved(run.path / "resolved.yaml"), f"scores of {name}"
+    if split not in SPLITS or len(baseline) > 1 or (baseline and baseline[0] not in spec.evaluate.baselines):
+        yield Check(1, what, "skipped", "not the predictions of a split or of a baseline")
+        return
+    prefix = f"{split}/baseline/{baseline[0]}" if baseline else split
+    judging = Judging(_label_names(run), spec.evaluate, spec.seed, prefix)
+    predictions = pl.read_parquet(run.path / name)
+    again = findings_of(predictions, judging)
+    if baseline:
+        again += differences(pl.read_parquet(run.path / f"predictions/{split}.parquet"), predictions, judging)
+    ledger = {f.id: f for f in run.findings.values() if f.id.startswith(f"{prefix}/")}
+    if not baseline:
+        ledger = {id_: f for id_, f in ledger.items() if not id_.startswith(f"{prefix}/baseline/")}
+    wrong = [f"{f.id} {_difference(ledger.get(f.id), f)}" for f in again if _difference(ledger.get(f.id), f)]
+    made = {f.id for f in again}
+    wrong += [f"{id_} comes from no prediction" for id_, f in ledger.items() if id_ not in made and f.source != "measured"]
+    if wrong:
+        yield Check(1, what, "mismatch", f"{len(wrong)} findings: {'; '.join(wrong[:SHOWN])}{'; …' if len(wrong) > SHOWN else ''}")
+    else:
+        yield Check(1, what, "verified", f"{len(again)} findings computed again")
+    timed = [id_ for id_ in ledger if id_ not in made and ledger[id_].source == "measured"]
+    if timed:
+        yield Check(1, ", ".join(timed), "skipped", "measured while the run was made; nothing to compute it from")
+
+
+def _difference(recorded: Finding | None, again: Finding) -> str:
+    """What is wrong with a recorded finding; empty when nothing is."""
+    if recorded is None:
+        return "is not in the ledger"
+    if not _close(recorded.value, again.value):
+        return f"is {recorded.value} in the ledger, {again.value} computed again"
+    if recorded.n != again.n:
+        return f"has n {recorded.n} in the ledger, {again.n} computed again"
+    bounds = zip(recorded.interval or (None, None), again.interval or (None, None), strict=True)
+    return (
+        "" if all(_close(a, b) for a, b in bounds) else f"has interval {recorded.interval} in the ledger, {again.interval} computed again"
+    )
+
+
+def _close(a: object, b: object) -> bool:
+    numbers = (int, float)
+    if isinstance(a, numbers) and isinstance(b, numbers):
+        return abs(a - b) <= SCORE_TOLERANCE * max(1.0, abs(b))
+    return a == b
+
+
+def check_weights(run: RunDir, predict: Predict | None) -> list[Check]:
+    if predict is None:
+        return [Check(2, "predictions of the saved weights", "skipped", "nothing to predict with")]
+    checks = []
+    for split in SPLITS:
+        what = f"predictions/{split}.parquet from the weights"
+        checks += attempt(2, what, lambda split=split, what=what: _predicted(run, split, what, predict))  # type: ignore[misc]
+    return checks
+
+
+def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator[Check]:
+    stored, again = pl.read_parquet(run.path / f"predictions/{split}.parquet"), predict(run, split)
+    if not stored["id"].equals(again["id"]):
+        yield Check(2, what, "mismatch", "the weights were asked about other rows")
+        return
+    if not len(stored):
+        yield Check(2, what, "verified", "no rows")
+        return
+    before, now = (np.array(table["probabilities"].to_list(), dtype=np.float64) for table in (stored, again))
+    if before.shape != now.shape or not np.isfinite(now).all():
+        yield Check(2, what, "mismatch", "the weights give other classes, or no finite probabilities")
+        return
+    largest = float(np.abs(before - now).max())
+    if largest > PROBABILITY_TOLERANCE:
+        rows = int((np.abs(before - now).max(1) > PROBABILITY_TOLERANCE).sum())
+        yield Check(2, what, "mismatch", f"{rows} of {len(stored)} rows have other probabilities, by up to {largest:.3g}")
+        return
+    flipped = (stored["predicted"] != again["predicted"]).to_numpy() & ~_undecided(before, stored)
+    if flipped.any():
+        yield Check(
+            2,
+            what,
+            "mismatch",
+            f"{int(flipped.sum())} of {len(stored)} rows have another label, first {stored['id'][int(flipped.argmax())]}",
+        )
+    else:
+        yield Check(
+            2,
+            what,
+            "verified",
+            f"{len(stored)} rows, probabilities agree within {PROBABILITY_TOLERANCE:g} (largest difference {largest:.2g})",
+        )
+
+
+def _undecided(probabilities_NC: np.ndarray, stored: pl.DataFrame) -> np.ndarray:
+    """True where the answer hangs on less than the tolerance: the top two, or a label at even odds."""
+    if isinstance(stored.schema["predicted"], pl.List):
+        return np.asarray((np.abs(probabilities_NC - 0.5) <= PROBABILITY_TOLERANCE).any(1))
+    top = np.sort(probabilities_NC, 1)[:, -2:]
+    return np.asarray(top[:, -1] - top[:, 0] <= PROBABILITY_TOLERANCE) if top.shape[1] > 1 else np.zeros(len(top), dtype=bool)
+
+
+def _label_names(run: RunDir) -> list[str]:
+    return list(json.loads((run.path / "data/labels.json").read_text("utf-8")))
+
+
+def _parts(name: str) -> list[str]:
+    """ "predictions/test.features.parquet" → ["test", "features"]."""
+    return name.removeprefix("predictions/").removesuffix(".parquet").split(".")
