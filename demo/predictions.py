@@ -1,6 +1,6 @@
 """Print what a finished demo run says about three sentences that are no docstrings.
 
-    python demo/predictions.py runs/docstrings
+python demo/predictions.py runs/docstrings
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def test_a_metric_that_would_take_too_long_gets_fewer_resamples_or_none_and_says
 
 
 def test_resamples_without_a_value_are_left_out_and_counted() -> None:
-    rare = answers_from_arrays(np.array([1] + [0] * 9), np.tile([0.6, 0.4], (10, 1)) + np.arange(10)[:, None] * [0.01, -0.01])
+    rare = answers_from_arrays(np.array([0] * 4 + [1] + [0] * 5), np.tile([0.6, 0.4], (10, 1)) + np.arange(10)[:, None] * [0.01, -0.01])
     found = estimates(rare, {"roc_auc": ONE["roc_auc"]}, Resampling(0, 200))["roc_auc"]
     assert found.value is not None and "left out" in found.note
 

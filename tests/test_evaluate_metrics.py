@@ -108,26 +108,26 @@ def reference_many(a: Answers, rows: np.ndarray) -> dict[str, float]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(one_label(), st.integers(0, 2**32 - 1))
 def test_one_label_metrics_agree_with_scikit_learn_on_rows_and_resamples(answers: Answers, seed: int) -> None:
     check_against(answers, reference_one, seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(many_labels(), st.integers(0, 2**32 - 1))
 def test_many_label_metrics_agree_with_scikit_learn_on_rows_and_resamples(answers: Answers, seed: int) -> None:
     check_against(answers, reference_many, seed)
 
 
 def check_against(answers: Answers, reference: Callable[[Answers, np.ndarray], dict[str, float]], seed: int) -> None:
-    drawn = np.random.default_rng(seed).integers(0, len(answers), (3, len(answers)))
+    drawn = np.random.default_rng(seed).integers(0, len(answers), (2, len(answers)))
     rows = [np.arange(len(answers)), *drawn]
     sample = Sample(answers, np.stack([np.bincount(r, minlength=len(answers)) for r in rows]).astype(float))
     expected = [reference(answers, r) for r in rows]
     for name, metric in metrics_for(answers.multi_label).items():
         values = metric.statistic(sample)
-        assert values.shape == (4,)
+        assert values.shape == (3,)
         np.testing.assert_allclose(values, [e[name] for e in expected], atol=1e-12, err_msg=name)
         known = values[~np.isnan(values)]
         assert (known >= metric.lower - 1e-12).all() and (metric.upper is None or (known <= metric.upper + 1e-12).all()), name

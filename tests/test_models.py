@@ -20,7 +20,7 @@ from tunesmith.models.forward import frozen_features, predict_logits
 from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.mean_pool import add_mean_pooling
-from tunesmith.models.shortcuts import Shortcuts
+from tunesmith.models.shortcuts import QuickDropout, Shortcuts
 from tunesmith.models.strategies import apply_strategy, frozen_prefix, merged, rate_levels
 from tunesmith.spec.schema import Full, Layers, Lora, Model
 from tunesmith.tasks.base import Encoding
@@ -200,3 +200,24 @@ def test_features_do_not_depend_on_the_order_of_rows(loaded: Loaded) -> None:
 
 def test_example_is_a_table_of_the_task() -> None:
     assert isinstance(TextClassification.example(), pl.DataFrame)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+def test_quick_dropout_drops_the_right_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    layer, ones = QuickDropout(p), torch.ones(1001, 999)
+    dropped = layer(ones)
+    assert float((dropped == 0).float().mean()) == pytest.approx(p, abs=0.003)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
+    assert dropped.unique().numel() == (1 if p == 0 else 2)
+    assert torch.equal(layer.eval()(ones), ones)
+    columns = (layer.train()(ones) == 0).float()
+    assert float(columns.mean(0).std()) < 0.03
+
+
+def test_shortcuts_leave_the_model_as_it_was(loaded: Loaded) -> None:
+    kinds = [type(m) for m in loaded.model.modules()]
+    names = list(loaded.model.state_dict())
+    Shortcuts(loaded.model, [loaded.encoding], linear_decay=True).undo()
+    assert [type(m) for m in loaded.model.modules()] == kinds
+    assert list(loaded.model.state_dict()) == names

@@ -23,7 +23,6 @@ from tunesmith.core.records import Progress
 from tunesmith.core.rundir import RunDir
 from tunesmith.stages.verify import verify_run
 
-
 STRATEGIES = [
     {"kind": "full"},
     {"kind": "layers", "top": 1},
@@ -38,9 +37,9 @@ def raw_spec(folder: Path, tiny_bert: Path, **changes: Any) -> dict[str, Any]:
     data = folder / "tickets.csv"
     if not data.exists():
         tiny.table(90).write_csv(data)
-    train = {} if changes.get("strategy", {}).get("head", "logistic") == "logistic" and changes.get("strategy", {}).get("kind") == "features" else {
-        "epochs": 2, "batch_size": 16, "learning_rate": 1e-3
-    }  # fmt: skip
+    strategy = changes.get("strategy", {})
+    no_loop = strategy.get("kind") == "features" and strategy.get("head", "logistic") == "logistic"
+    train = {} if no_loop else {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
     base: dict[str, Any] = {
         "name": "t", "data": {"train": str(data)}, "model": {"name": str(tiny_bert)}, "train": train,
         "evaluate": {"resamples": 100, "mistakes": 3},
@@ -59,9 +58,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tunes
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: "-".join(map(str, s.values())))
-def test_every_strategy_gives_a_checked_run_that_plain_transformers_loads(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
+def test_every_strategy_gives_a_checked_run_that_plain_transformers_loads(
+    tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]
+) -> None:
     done = run(tmp_path, tiny_bert, strategy=strategy)
-    for name in ("report.html", "MODEL_CARD.md", "resolved.yaml", "predictions/test.parquet", "model/model.safetensors", "data/dropped.parquet"):
+    for name in (
+        "report.html",
+        "MODEL_CARD.md",
+        "resolved.yaml",
+        "predictions/test.parquet",
+        "model/model.safetensors",
+        "data/dropped.parquet",
+    ):
         assert (done.path / name).stat().st_size > 0
     assert verify_run(RunDir(done.path), 2).ok
     assert_pipeline_agrees(done)
@@ -76,7 +84,9 @@ def assert_pipeline_agrees(done: tunesmith.Run) -> None:
     stored = pl.read_parquet(done.path / "predictions/test.parquet")
     classify = pipeline("text-classification", model=str(done.model_path), device="cpu")
     labels = json.loads((done.path / "data/labels.json").read_text())
-    for row, kept, answer in zip(rows.iter_rows(named=True), stored.iter_rows(named=True), classify(rows["text"].to_list(), top_k=None), strict=True):
+    for row, kept, answer in zip(
+        rows.iter_rows(named=True), stored.iter_rows(named=True), classify(rows["text"].to_list(), top_k=None), strict=True
+    ):
         scores = {a["label"]: a["score"] for a in answer}
         assert scores == pytest.approx(dict(zip(labels, kept["probabilities"], strict=True)), abs=1e-5), row["text"]
 
@@ -256,8 +266,9 @@ def _pandas(table: pl.DataFrame) -> Any:
 
 def test_findings_hold_what_the_design_promises(finished: tunesmith.Run) -> None:
     found = finished.findings
-    for name in ("data/rows/train", "data/truncated/test", "model/parameters/trainable", "train/seconds", "train/peak_memory_bytes",
-                 "test/accuracy", "test/baseline/majority/accuracy/difference", "test/baseline/features/mcnemar_p", "environment/torch"):  # fmt: skip
+    data = ("data/rows/train", "data/truncated/test", "model/parameters/trainable", "train/seconds", "train/peak_memory_bytes")
+    test = ("test/accuracy", "test/baseline/majority/accuracy/difference", "test/baseline/features/mcnemar_p", "environment/torch")
+    for name in (*data, *test):
         assert found[name].value is not None, name
     assert found["test/accuracy"].n == found["data/rows/test"].value
     assert found["test/accuracy"].interval is not None
@@ -289,7 +300,11 @@ def test_verification_catches_swapped_weights(tmp_path: Path, tiny_bert: Path) -
     from safetensors.torch import save_file
 
     state = weights(done.path)
-    save_file({k: v + 0.5 * torch.randn_like(v) if "classifier" in k else v for k, v in state.items()}, done.path / "model/model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v + 0.5 * torch.randn_like(v) if "classifier" in k else v for k, v in state.items()},
+        done.path / "model/model.safetensors",
+        {"format": "pt"},
+    )
     level_0 = verify_run(RunDir(done.path), 0)
     assert not level_0.ok
     caught = [c for c in verify_run(RunDir(done.path), 2).checks if c.level == 2 and c.status == "mismatch"]

@@ -34,7 +34,11 @@ def write(folder: Path, text: str) -> Path:
         ("data: {train: a.csv}\nstrateg: {kind: full}", "strateg", "Did you mean strategy?"),
         ("data: {train: a.csv}\nstrategy: {kind: full, rank: 8}", "strategy.rank", "(tickets.yaml line 2)"),
         ("data: {train: a.csv}\nstrategy: {kind: loar}", "strategy", "'features', 'layers', 'full', 'lora'"),
-        ("data: {train: a.csv}\ntrain:\n  epochs: 2\n  learning_rate: -3e-05", "train.learning_rate", "must be > 0 (tickets.yaml line 4), got "),
+        (
+            "data: {train: a.csv}\ntrain:\n  epochs: 2\n  learning_rate: -3e-05",
+            "train.learning_rate",
+            "must be > 0 (tickets.yaml line 4), got ",
+        ),
         ("data: {train: a.csv}\ntrain: {epochs: many}", "train.epochs", "got 'many'"),
         ("data: {train: a.csv}\nseed: -1", "seed", "must be >= 0"),
         ("task: text-classification", "data", "must be given"),
@@ -70,7 +74,9 @@ def test_binary_is_refused(tmp_path: Path) -> None:
 
 
 def test_overrides_are_yaml_and_change_kinds_cleanly() -> None:
-    spec = load_spec({**BASE, "strategy": {"kind": "lora", "rank": 4}}, ["train.learning_rate=3e-5", "strategy.kind=layers", "strategy.top=1"])
+    spec = load_spec(
+        {**BASE, "strategy": {"kind": "lora", "rank": 4}}, ["train.learning_rate=3e-5", "strategy.kind=layers", "strategy.top=1"]
+    )
     assert spec.train.learning_rate == 3e-5
     assert spec.strategy.model_dump() == {"kind": "layers", "top": 1, "layer_decay": 1.0}
 

@@ -21,6 +21,7 @@ from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Spec, Train
+from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import Fitted, Job, fit, make_learner, order_of
 from tunesmith.train.loop import train_steps
@@ -28,7 +29,6 @@ from tunesmith.train.optim import schedule
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.step import task_step
 from tunesmith.train.stopping import Patience
-from tunesmith.tasks.text_classification import TextClassification
 
 
 def spec_of(folder: Path, *sets: str) -> Spec:
@@ -75,7 +75,9 @@ def bench(tiny_bert: Path, tmp_path: Path) -> Bench:
 
 
 def first_gradients(bench: Bench, *sets: str) -> list[torch.Tensor]:
-    spec = spec_of(bench.tiny_bert, "train.optimizer.kind=sgd", "train.optimizer.momentum=0", "train.max_grad_norm=null", "train.dropout=0", *sets)
+    spec = spec_of(
+        bench.tiny_bert, "train.optimizer.kind=sgd", "train.optimizer.momentum=0", "train.max_grad_norm=null", "train.dropout=0", *sets
+    )
     model = bench.model(spec).eval()
     before = [p.detach().clone() for p in model.parameters()]
     learner = make_learner(model, spec, 100)
@@ -99,7 +101,9 @@ def test_the_same_seed_gives_the_same_weights(bench: Bench) -> None:
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("sets", [(), ("strategy.kind=lora",), ("strategy.kind=layers", "strategy.top=1"), ("train.optimizer.kind=adafactor",)])
+@pytest.mark.parametrize(
+    "sets", [(), ("strategy.kind=lora",), ("strategy.kind=layers", "strategy.top=1"), ("train.optimizer.kind=adafactor",)]
+)
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
 def test_a_resumed_run_is_bit_identical(bench: Bench, stop_at: int, sets: tuple[str, ...]) -> None:
     plain, _, history = bench.run("plain", *sets)
@@ -164,7 +168,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(bench: Bench)
 
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "adafactor"])
 def test_every_optimiser_lowers_the_loss(bench: Bench, kind: str) -> None:
-    _, _, history = bench.run(kind, f"train.optimizer.kind={kind}", "train.epochs=8", f"train.learning_rate={0.1 if kind == 'sgd' else 0.003}")
+    _, _, history = bench.run(
+        kind, f"train.optimizer.kind={kind}", "train.epochs=8", f"train.learning_rate={0.1 if kind == 'sgd' else 0.003}"
+    )
     losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in history.splitlines()]
     assert sum(losses[-5:]) < sum(losses[:5])
 

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 WORDS = {
-    "billing": "invoice charge refund money paid price card account twice bill".split(),
-    "delivery": "parcel late courier address tracking shipped box arrive post door".split(),
-    "login": "password reset email locked sign code username session browser forgot".split(),
+    "billing": ["invoice", "charge", "refund", "money", "paid", "price", "card", "account", "twice", "bill"],
+    "delivery": ["parcel", "late", "courier", "address", "tracking", "shipped", "box", "arrive", "post", "door"],
+    "login": ["password", "reset", "email", "locked", "sign", "code", "username", "session", "browser", "forgot"],
 }
-FILLER = "the a my is was to on not why when please how did it again".split()
+FILLER = ["the", "a", "my", "is", "was", "to", "on", "not", "why", "when", "please", "how", "did", "it", "again"]
 
 
 def table(rows: int = 90, seed: int = 0) -> pl.DataFrame:

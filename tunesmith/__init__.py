@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.core.errors import DataError, Interrupted, MissingExtra, ModelError, RunError, SpecError, TunesmithError
-    from tunesmith.quick import fit
     from tunesmith.pipeline import Run, run
+    from tunesmith.quick import fit
     from tunesmith.serve.predictor import Prediction, Predictor, load
     from tunesmith.spec.load import load_spec
     from tunesmith.spec.schema import Spec

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
 from tunesmith.core.errors import DataError, SpecError
 from tunesmith.core.records import Issue
@@ -16,7 +17,7 @@ from tunesmith.pipeline import Run, Watch, run
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Card, Data, Evaluate, Model, Train
 
-PARTS = {"data": Data, "model": Model, "train": Train, "evaluate": Evaluate, "card": Card}
+PARTS: dict[str, type[BaseModel]] = {"data": Data, "model": Model, "train": Train, "evaluate": Evaluate, "card": Card}
 OWN = ("name", "seed", "task", *PARTS)
 
 

@@ -157,7 +157,9 @@ def verify(path: Path, level: int) -> None:
         verification = verify_run(rundir, level)
     for check in verification.checks:
         colour = {"verified": "green", "skipped": "yellow"}.get(check.status, "red")
-        console.print(f"[{colour}]{check.status:<9}[/] level {check.level}  {_plain(check.what)}  {_plain(check.detail)}".rstrip(), highlight=False)
+        console.print(
+            f"[{colour}]{check.status:<9}[/] level {check.level}  {_plain(check.what)}  {_plain(check.detail)}".rstrip(), highlight=False
+        )
     if not verification.ok:
         console.print("The run does not hold against its evidence.", style="red")
         sys.exit(1)

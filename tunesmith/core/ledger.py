@@ -41,7 +41,9 @@ def read_findings(path: Path) -> dict[str, Finding]:
             finding = finding_from_dict(json.loads(line))
         except (ValueError, TypeError) as error:
             raise RunError(
-                Issue(f"{path} line {number}", "must be a finding", str(error), "Restore the file, or delete the run directory and run again.")
+                Issue(
+                    f"{path} line {number}", "must be a finding", str(error), "Restore the file, or delete the run directory and run again."
+                )
             ) from error
         findings[finding.id] = finding
     return findings

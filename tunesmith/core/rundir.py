@@ -55,7 +55,9 @@ def disk_errors(where: Path) -> Iterator[None]:
         }
         if error.errno not in remedies:
             raise
-        raise RunError(Issue(str(error.filename or where), "must be writable", error.strerror or str(error), remedies[error.errno])) from error
+        raise RunError(
+            Issue(str(error.filename or where), "must be writable", error.strerror or str(error), remedies[error.errno])
+        ) from error
 
 
 @dataclass
@@ -113,7 +115,9 @@ class RunDir:
         try:
             manifest = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise RunError(Issue(str(path), "must be JSON", str(error), "Restore it, or delete the run directory and run again.")) from error
+            raise RunError(
+                Issue(str(path), "must be JSON", str(error), "Restore it, or delete the run directory and run again.")
+            ) from error
         return dict(manifest)
 
     @property

@@ -8,12 +8,16 @@ from typing import Literal
 
 import polars as pl
 import yaml
+from safetensors import SafetensorError
 
 from tunesmith.core.errors import TunesmithError
 
 Status = Literal["verified", "mismatch", "missing", "stale", "skipped"]
-UNREADABLE = (TunesmithError, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError, yaml.YAMLError)
-"""What reading and recomputing from a damaged file can raise."""
+UNREADABLE = (
+    TunesmithError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    pl.exceptions.PolarsError, yaml.YAMLError, SafetensorError,
+)  # fmt: skip
+"""What reading, recomputing from or predicting with a damaged file can raise."""
 
 
 @dataclass(frozen=True)

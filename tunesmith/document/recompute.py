@@ -25,6 +25,7 @@ SHOWN = 3
 
 
 def check_scores(run: RunDir) -> list[Check]:
+    """Level 1: texts against their ids, labels against the data, and every score made again from its predictions."""
     checks = []
     for split in ("train", *SPLITS):
         checks += attempt(1, f"texts of data/{split}.parquet", lambda split=split: _texts(run, split))  # type: ignore[misc]
@@ -133,6 +134,7 @@ def _close(a: object, b: object) -> bool:
 
 
 def check_weights(run: RunDir, predict: Predict | None) -> list[Check]:
+    """Level 2: the stored predictions of the model against what its weights predict now."""
     if predict is None:
         return [Check(2, "predictions of the saved weights", "skipped", "nothing to predict with")]
     checks = []

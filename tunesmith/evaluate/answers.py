@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.sparse import csr_array
 
 from tunesmith.core.errors import RunError
 from tunesmith.core.records import Issue
@@ -28,9 +29,13 @@ SMALLEST = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Rows in the order of their probability for one class. `low` and `high` bound the tie of each positive row."""
+    """Rows in the order of their probability for one class, cut into segments at the ties of the positive rows.
 
-    order_N: Ids
+    `segments` (segments, N) sums row weights by segment; the tie of a positive row lies between two cuts: after the
+    segments `low` and before those from `high` on.
+    """
+
+    segments: csr_array
     positives: Ids
     low: Ids
     high: Ids
@@ -165,4 +170,6 @@ def _ranking(scores_N: Floats, positive_N: Bools) -> Ranking:
     ends = np.append(starts[1:], len(ranked))
     places = np.flatnonzero(positive_N[order])
     ties = np.searchsorted(starts, places, side="right") - 1
-    return Ranking(order, order[places], starts[ties], ends[ties])
+    cuts = np.unique(np.concatenate([[0, len(ranked)], starts[ties], ends[ties]])).astype(np.int32)
+    segments = csr_array((np.ones(len(ranked)), order.astype(np.int32), cuts), shape=(len(cuts) - 1, len(ranked)))
+    return Ranking(segments, order[places], np.searchsorted(cuts, starts[ties]), np.searchsorted(cuts, ends[ties]))

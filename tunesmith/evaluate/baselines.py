@@ -45,4 +45,6 @@ def features(train: Rows, validation: Rows, classes: int) -> Chosen:
         probabilities = torch.sigmoid(logits_NC) if multi_label else torch.softmax(logits_NC, -1)
         return -fast_score("log_loss", validation.targets, probabilities.double().numpy(), multi_label)
 
-    return choose_logistic(lambda penalty: fit_logistic(train.features_NE, train.targets, classes, penalty), Penalty(), score, BASELINE_STRENGTHS)
+    return choose_logistic(
+        lambda penalty: fit_logistic(train.features_NE, train.targets, classes, penalty), Penalty(), score, BASELINE_STRENGTHS
+    )

@@ -77,7 +77,7 @@ def differences(model: pl.DataFrame, baseline: pl.DataFrame, judging: Judging) -
 
 
 def _rows(answers: Answers, judging: Judging) -> Finding:
-    return Finding(f"{judging.prefix}/rows", f"Rows {judging.subject}", len(answers), "rows", artefact=judging.artefact)
+    return Finding(f"{judging.prefix}/rows", f"Rows {judging.subject}", len(answers), "rows", len(answers), artefact=judging.artefact)
 
 
 def _classes(answers: Answers, judging: Judging) -> list[Finding]:

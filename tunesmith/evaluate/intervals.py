@@ -17,7 +17,7 @@ from tunesmith.evaluate.answers import Answers, Bools, Floats
 from tunesmith.evaluate.metrics import Metric, Sample, Statistic, class_scores
 
 CHUNK_ELEMENTS = 2**21
-RANKING_BUDGET = 10**9
+RANKING_BUDGET = 2 * 10**9
 """Rows × classes × resamples that the ROC AUC may cost: a few seconds."""
 FEWEST_RESAMPLES = 100
 ALL_ONE_WAY = "every row has the same outcome, so the bootstrap cannot tell: exact binomial (Clopper-Pearson) interval"

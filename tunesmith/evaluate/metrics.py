@@ -199,15 +199,14 @@ def _roc_auc(sample: Sample) -> Floats:
     With every row ranked, the weight below a positive row counts negatives and positives; the positives' share of that
     is always half the square of their weight.
     """
-    weights, rankings = sample.weights_RN, sample.answers.rankings
-    total, count = np.zeros(len(weights)), np.zeros(len(weights))
-    below = np.zeros((len(weights), weights.shape[1] + 1))
-    for ranking in rankings:
-        np.cumsum(weights.take(ranking.order_N, 1), 1, out=below[:, 1:])
-        positive = weights.take(ranking.positives, 1)
-        positives = positive.sum(1)
-        middle = (below.take(ranking.low, 1) + below.take(ranking.high, 1)) / 2
-        wins = (positive * middle).sum(1) - positives**2 / 2
+    weights_NR = np.ascontiguousarray(sample.weights_RN.T)
+    total, count = np.zeros(len(sample.weights_RN)), np.zeros(len(sample.weights_RN))
+    for ranking in sample.answers.rankings:
+        below = np.cumsum(ranking.segments @ weights_NR, 0)
+        below = np.concatenate([np.zeros((1, below.shape[1])), below])
+        positive = weights_NR[ranking.positives]
+        positives = positive.sum(0)
+        wins = (positive * (below[ranking.low] + below[ranking.high])).sum(0) / 2 - positives**2 / 2
         pairs = positives * (sample.rows_R - positives)
         total += ratio(wins, pairs)
         count += pairs > 0

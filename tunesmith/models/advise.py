@@ -30,7 +30,9 @@ class Lengths:
         sampled = "lengths of a sample of the training rows" if self.rows == SAMPLE_ROWS else ""
         named = (("p50", "Median length of a training row", self.p50), ("p99", "Length that almost all training rows stay under", self.p99),
                  ("max", "Length of the longest training row", self.longest))  # fmt: skip
-        return [Finding(f"data/tokens/{key}", claim, value, "tokens", self.rows, source="measured", note=sampled) for key, claim, value in named]
+        return [
+            Finding(f"data/tokens/{key}", claim, value, "tokens", self.rows, source="measured", note=sampled) for key, claim, value in named
+        ]
 
 
 def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -> Lengths:

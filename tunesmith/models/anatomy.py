@@ -38,7 +38,9 @@ def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len(module) > 0 and len({type(m) for m in module}) == 1
     ]
     if not lists:
-        raise ModelError(Issue("model.name", "must be built of blocks for this strategy", type(model).__name__, "Use strategy {kind: full}."))
+        raise ModelError(
+            Issue("model.name", "must be built of blocks for this strategy", type(model).__name__, "Use strategy {kind: full}.")
+        )
     _, name, module = max(lists, key=lambda item: item[0])
     return name, module
 
@@ -67,7 +69,9 @@ def output_layer(model: nn.Module, outputs: int) -> tuple[str, nn.Linear]:
     """
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == outputs]
     if not found:
-        raise ModelError(Issue("model.name", f"must end in a linear layer with {outputs} outputs", type(model).__name__, "Use another model."))
+        raise ModelError(
+            Issue("model.name", f"must end in a linear layer with {outputs} outputs", type(model).__name__, "Use another model.")
+        )
     return found[-1]
 
 
@@ -77,7 +81,9 @@ def bert_like_encoder(model: Any) -> Any | None:
     encoder = getattr(base, "encoder", None)
     layers: Sequence[Any] = getattr(encoder, "layer", ())
     shape = ("attention", "intermediate", "output")
-    is_bert = bool(layers) and all(hasattr(layers[0], part) for part in shape) and hasattr(getattr(layers[0].attention, "self", None), "query")
+    is_bert = (
+        bool(layers) and all(hasattr(layers[0], part) for part in shape) and hasattr(getattr(layers[0].attention, "self", None), "query")
+    )
     reads_first = getattr(base, "pooler", None) is not None or hasattr(getattr(model, "classifier", None), "out_proj")
     plain = is_bert and not layers[0].is_decoder and not getattr(model.config, "add_cross_attention", False)
     absolute = getattr(model.config, "position_embedding_type", "absolute") in (None, "absolute")

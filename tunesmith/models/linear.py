@@ -82,8 +82,10 @@ class Chosen:
     scores: dict[float, float]
 
 
-def choose_logistic(fit: Callable[[Penalty], Linear], penalty: Penalty, score: Callable[[Linear], float], strengths: Sequence[float] = STRENGTHS) -> Chosen:
-    """The best of several strengths by `score` (higher is better), which must look at validation rows only; ties go to the stronger penalty."""
+def choose_logistic(
+    fit: Callable[[Penalty], Linear], penalty: Penalty, score: Callable[[Linear], float], strengths: Sequence[float] = STRENGTHS
+) -> Chosen:
+    """The best of several strengths by `score` (higher is better; validation rows only). Ties go to the stronger penalty."""
     fitted = {strength: fit(replace(penalty, strength=strength)) for strength in strengths}
     scores = {strength: score(linear) for strength, linear in fitted.items()}
     best = max(strengths, key=lambda strength: scores[strength])

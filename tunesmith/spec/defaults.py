@@ -57,10 +57,7 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         inside = dict(filled)[part].model_copy(update={name: derived[path][0]})
         filled = filled.model_copy(update={part: inside})
     given = set(_given(spec))
-    rules = {
-        path: derived[path][1] if path in open_paths else "given" if path in given else "default"
-        for path in flatten(filled)
-    }
+    rules = {path: derived[path][1] if path in open_paths else "given" if path in given else "default" for path in flatten(filled)}
     return Resolved(filled, rules)
 
 

@@ -29,13 +29,13 @@ def load_spec(source: str | Path | Mapping[str, Any], overrides: Iterable[str] =
         SpecError: with every problem found: unknown keys (the closest right one is named), wrong values, bad YAML.
     """
     if isinstance(source, Mapping):
-        raw, lines, origin, folder = dict(source), {}, "spec", None
+        raw, origin, folder = dict(source), "spec", None
+        lines: Lines = {}
     else:
         path = Path(source)
         raw, lines = _read(path)
         origin, folder = path.name, path.parent
-    if "name" not in raw and folder is not None:
-        raw["name"] = Path(source).stem  # type: ignore[arg-type]
+        raw.setdefault("name", path.stem)
     for override in overrides:
         _apply(raw, override)
     try:
@@ -68,13 +68,17 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = f" line {mark.line + 1}" if mark else ""
         reason = str(error.problem if isinstance(error, yaml.MarkedYAMLError) else error).splitlines()[0]
-        raise SpecError(Issue(f"{path.name}{line}", "must be YAML or JSON in UTF-8", reason, "Check indentation, colons and quotes there.")) from error
+        raise SpecError(
+            Issue(f"{path.name}{line}", "must be YAML or JSON in UTF-8", reason, "Check indentation, colons and quotes there.")
+        ) from error
     if not isinstance(raw, dict):
         raise SpecError(Issue(path.name, "must hold keys and values, such as `task: text-classification`", type(raw).__name__))
     lines: Lines = {}
     duplicates = list(_index(node, (), lines))
     if duplicates:
-        raise SpecError(Issue(f"{path.name} line {line}", f"{key} must appear once", "a second one", "Delete one.") for key, line in duplicates)
+        raise SpecError(
+            Issue(f"{path.name} line {line}", f"{key} must appear once", "a second one", "Delete one.") for key, line in duplicates
+        )
     return raw, lines
 
 
@@ -133,7 +137,12 @@ def _issue(raw: dict[str, Any], problem: Any, lines: Lines, origin: str) -> Issu
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be").replace("String should", "must")
     message = message.replace("greater than or equal to", ">=").replace("less than or equal to", "<=")
     message = message.replace("greater than", ">").replace("less than", "<").replace("must match pattern", "must match")
-    return Issue(where, message + at, _short(problem["input"]), "Remove it to use the default." if len(location) > 1 and location[0] != "data" else "")
+    return Issue(
+        where,
+        message + at,
+        _short(problem["input"]),
+        "Remove it to use the default." if len(location) > 1 and location[0] != "data" else "",
+    )
 
 
 def _short(value: object) -> str:
@@ -147,9 +156,8 @@ def _own_location(raw: Any, location: tuple[str | int, ...]) -> tuple[str | int,
     here: Any = raw
     for number, part in enumerate(location):
         last = number == len(location) - 1
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here):
+        inside = isinstance(here, dict) and part in here
+        if inside or (isinstance(part, int) and isinstance(here, list) and part < len(here)):
             here = here[part]
         elif not (last and isinstance(here, dict)):
             continue
@@ -164,7 +172,11 @@ def _keys_at(location: tuple[str | int, ...], raw: dict[str, Any]) -> list[str]:
     for part in location:
         here = here.get(part) if isinstance(here, dict) else None
         field = model.model_fields.get(str(part))
-        parts = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type) and issubclass(a, BaseModel)] if field else []
+        parts = (
+            [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+            if field
+            else []
+        )
         if not parts:
             return []
         kind = here.get("kind") if isinstance(here, dict) else None
@@ -178,7 +190,9 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
     def anchor(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if paths is None else tuple(p if Path(p).is_absolute() else str(folder / p) for p in paths)
 
-    data = {name: anchor(getattr(spec.data, name)) for name in ("train", "validation", "test") if name in spec.data.model_fields_set}
+    data: dict[str, Any] = {
+        name: anchor(getattr(spec.data, name)) for name in ("train", "validation", "test") if name in spec.data.model_fields_set
+    }
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
     if (folder / spec.model.name).is_dir():
         update["model"] = spec.model.model_copy(update={"name": str(folder / spec.model.name)})

@@ -32,7 +32,9 @@ def evaluate(context: Context, stage: StageWriter) -> None:
         _judge(context, stage, test, split)
     rows_seen = len(context.table("validation")) + len(context.table("test"))
     speed = rows_seen / (time.perf_counter() - started)
-    stage.find(Finding("environment/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured"))
+    stage.find(
+        Finding("environment/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured")
+    )
     for name in context.spec.evaluate.baselines:
         predictions = _majority(context) if name == "majority" else _features(context, stage)
         judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")

@@ -98,7 +98,10 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     plan.resolved = resolve(spec, facts)
     spec = plan.resolved.spec
     assert spec.model.max_length, "resolved specs have a length"
-    encodings = {s: task.encode(t, processor, spec.model.max_length) for s, t in zip(plan.rows, (prepared.train, prepared.validation, prepared.test), strict=True)}
+    encodings = {
+        s: task.encode(t, processor, spec.model.max_length)
+        for s, t in zip(plan.rows, (prepared.train, prepared.validation, prepared.test), strict=True)
+    }
     plan.cut = sum(encoding.cut for encoding in encodings.values())
     model = build_model(spec, task)
     forward = _forward_seconds(model, task, encodings["train"])
@@ -144,4 +147,6 @@ def _add_disk(plan: Plan, runs: Path) -> None:
         plan.disk_bytes = MODEL_COPIES * plan.size.bytes
         if plan.disk_bytes > plan.disk_free_bytes:
             need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
-            plan.issues.append(Issue(str(place), f"must have {need} free", free, "Free some space, or choose another place with --runs DIR."))
+            plan.issues.append(
+                Issue(str(place), f"must have {need} free", free, "Free some space, or choose another place with --runs DIR.")
+            )

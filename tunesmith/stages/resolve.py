@@ -21,11 +21,17 @@ def resolve(context: Context, stage: StageWriter) -> None:
     artefact = stage.write_text("resolved.yaml", fill(context.given, facts).as_yaml())
     stage.find(*lengths.findings())
     stage.find(
-        Finding("environment/float32_gflops", "Matrix-multiplication rate in float32", round(rates.float32, 1), "GFLOP/s", source="measured"),
-        Finding("environment/bfloat16_gflops", "Matrix-multiplication rate in bfloat16", round(rates.bfloat16, 1), "GFLOP/s", source="measured"),
+        Finding(
+            "environment/float32_gflops", "Matrix-multiplication rate in float32", round(rates.float32, 1), "GFLOP/s", source="measured"
+        ),
+        Finding(
+            "environment/bfloat16_gflops", "Matrix-multiplication rate in bfloat16", round(rates.bfloat16, 1), "GFLOP/s", source="measured"
+        ),
     )
     for split in SPLITS:
         encoding = context.encoding(split)
         claim = f"Rows of the {split} split whose text was cut"
-        stage.find(Finding(f"data/truncated/{split}", claim, encoding.cut, "rows", len(encoding.rows), source="measured", artefact=artefact))
+        stage.find(
+            Finding(f"data/truncated/{split}", claim, encoding.cut, "rows", len(encoding.rows), source="measured", artefact=artefact)
+        )
     context.watch(Progress("resolve", 1, 1, note=f"at most {context.spec.model.max_length} tokens a row"))

@@ -88,7 +88,9 @@ def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None
     ended = "the solver converged" if chosen.linear.converged else "the solver's limit of iterations"
     stage.find(
         Finding("train/best_score", f"Validation {metric} of the chosen head", best, n=len(held_out), source="measured"),
-        Finding("train/strength", "Inverse regularisation of the chosen head", chosen.strength, note=f"validation {metric} by strength: {tried}"),
+        Finding(
+            "train/strength", "Inverse regularisation of the chosen head", chosen.strength, note=f"validation {metric} by strength: {tried}"
+        ),
         Finding("train/peak_memory_bytes", "Peak memory of the process", peak_memory_bytes(), "bytes", source="measured"),
         Finding("train/stopped_by", "Why training ended", ended),
     )
@@ -98,9 +100,7 @@ def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None
 def _linear(model: Any, context: Context) -> Fitted:
     output = output_layer(model, model.config.num_labels)[1]
     folder = context.rundir.path
-    encodings = [
-        feature_encoding(load_features(folder, split)["head_input"], context.encoding(split)) for split in ("train", "validation")
-    ]
+    encodings = [feature_encoding(load_features(folder, split)["head_input"], context.encoding(split)) for split in ("train", "validation")]
     head = LinearHead(output).requires_grad_(True)
     return fit(head, _job(context, FeatureTask(context.task), *encodings))
 
@@ -126,7 +126,12 @@ def _model_findings(context: Context, stage: StageWriter, size: Size) -> list[Fi
     artefact = stage.wrote(str(files[0].relative_to(stage.rundir.path)))
     return [
         Finding("model/name", "Pretrained model", public_id(context.given.model), source="declared"),
-        Finding("model/architecture", "Architecture", json.loads((weights.parent / "config.json").read_text())["architectures"][0], source="read"),
+        Finding(
+            "model/architecture",
+            "Architecture",
+            json.loads((weights.parent / "config.json").read_text())["architectures"][0],
+            source="read",
+        ),
         Finding("model/parameters/total", "Parameters", size.total, "parameters", artefact=artefact),
         Finding("model/parameters/trainable", "Trained parameters", size.trainable, "parameters"),
         Finding("model/size_bytes", "Size of the weights on disk", sum(f.stat().st_size for f in files), "bytes", artefact=artefact),
@@ -144,11 +149,12 @@ def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[
         Finding("train/steps", "Optimiser steps", fitted.steps, "steps", artefact=history),
         Finding("train/epochs_run", "Passes over the training rows", fitted.epochs_run, "epochs", artefact=history),
         Finding("train/best_epoch", "Epoch of the kept weights", round(fitted.best_step / steps_per_epoch, 3), "epochs", artefact=history),
-        Finding("train/best_score", f"Validation {metric} of the kept weights", fitted.best_score, n=rows, source="measured", artefact=history),
+        Finding(
+            "train/best_score", f"Validation {metric} of the kept weights", fitted.best_score, n=rows, source="measured", artefact=history
+        ),
         Finding("train/stopped_by", "Why training ended", fitted.stopped_by),
         Finding("train/precision", "Arithmetic of training", str(context.spec.train.precision)),
         Finding("train/final_loss", "Training loss of the last step", json.loads(lines[-1])["loss"], artefact=history, source="measured"),
         Finding("train/peak_memory_bytes", "Peak memory of the process", fitted.peak_memory_bytes, "bytes", source="measured"),
         Finding("train/resumed_at", "Step at which the last process began", fitted.resumed_at, "steps"),
     ]
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -19,7 +21,7 @@ def metric_names(spec: Spec) -> tuple[str, ...]:
 
 def make_task(spec: Spec, labels: list[str], train: pl.DataFrame) -> Task:
     """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class)."""
-    options = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
+    options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
     task = TextClassification(labels, **options)
     if spec.train.class_weights == "none" and spec.train.label_smoothing == 0:
         return task

@@ -68,9 +68,7 @@ class TextClassification(Task):
         short_pairs = [t[:limit] for t in pairs] if pairs else None
         full = processor(short, short_pairs, truncation=False, verbose=False)
         kept = processor(short, short_pairs, truncation=True, max_length=max_length, verbose=False)
-        cut = sum(
-            len(a) > len(b) or len(t) > limit for a, b, t in zip(full["input_ids"], kept["input_ids"], texts, strict=True)
-        )
+        cut = sum(len(a) > len(b) or len(t) > limit for a, b, t in zip(full["input_ids"], kept["input_ids"], texts, strict=True))
         names = [n for n in kept if n in ("input_ids", "token_type_ids")]
         encoded: list[Encoded] = [dict(zip(names, values, strict=True)) for values in zip(*(kept[n] for n in names), strict=True)]
         if "label" in rows.columns:

@@ -15,8 +15,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tunesmith.core.errors import RunError
 from tunesmith.core.interrupt import StopRequest
-from tunesmith.core.records import Progress, StepInfo
+from tunesmith.core.records import Issue, Progress, StepInfo
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.strategies import frozen_prefix, rate_levels
 from tunesmith.spec.schema import Spec
@@ -62,9 +63,16 @@ def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
     """Optimiser, schedule and accelerator for a model whose strategy has been applied."""
     train = spec.train
     accelerator = Accelerator()
+    if accelerator.num_processes > 1:
+        found = f"{accelerator.num_processes} processes"
+        raise RunError(
+            Issue("launcher", "must start one process: training over several is not there yet", found, "Start without a launcher.")
+        )
     model = accelerator.prepare(model)
     optimizer = make_optimizer(parameter_groups(model, rate_levels(model, spec.strategy), train), train)
-    return Learner(model, optimizer, make_scheduler(optimizer, train, steps), accelerator, train.max_grad_norm, train.precision == "bfloat16")
+    return Learner(
+        model, optimizer, make_scheduler(optimizer, train, steps), accelerator, train.max_grad_norm, train.precision == "bfloat16"
+    )
 
 
 def order_of(spec: Spec, lengths: list[int]) -> Order:

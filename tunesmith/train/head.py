@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tunesmith.tasks.base import Batch, Encoded, Encoding, Task
 
+
 class LinearHead(nn.Module):
     """An output layer alone, on features computed beforehand; same call as a whole classifier."""
 
