@@ -15,6 +15,8 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import tunesmith
 from tests import tiny
@@ -244,6 +246,15 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, tiny_bert: Path) -> None
         tunesmith.run(spec, tmp_path / "file")
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path, tiny_bert: Path) -> None:
+    precious = tmp_path / "runs/t/model/precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    with pytest.raises(RunError, match="must be empty or a run directory"):
+        run(tmp_path, tiny_bert)
+    assert precious.read_text() == "x"
+
+
 def test_fit_takes_polars_pandas_and_dicts(tmp_path: Path, tiny_bert: Path) -> None:
     table = tiny.table(60)
     dials: dict[str, Any] = {"model": str(tiny_bert), "strategy": "features", "resamples": 100, "runs": tmp_path}
@@ -309,3 +320,38 @@ def test_verification_catches_swapped_weights(tmp_path: Path, tiny_bert: Path) -
     assert not level_0.ok
     caught = [c for c in verify_run(RunDir(done.path), 2).checks if c.level == 2 and c.status == "mismatch"]
     assert caught
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.text(max_size=12), st.sampled_from(["a", "b", "c", "", "a "]) | st.text(max_size=3)), max_size=40),
+    kind=st.sampled_from(["features", "layers"]),
+    share=st.sampled_from([0.1, 0.5]),
+)
+def test_any_table_gives_a_run_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, rows: list[tuple[str, str]], kind: str, share: float
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    table = pl.DataFrame(rows, schema={"text": pl.String, "label": pl.String}, orient="row")
+    table.write_parquet(folder / "t.parquet")
+    raw = raw_spec(folder, tiny_bert, strategy={"kind": kind})
+    raw["data"] = {"train": str(folder / "t.parquet"), "text": "text", "label": "label", "test_share": share}
+    raw["train"] = {"epochs": 1} if kind == "layers" else {}
+    try:
+        done = tunesmith.run(tunesmith.load_spec(raw), folder / "runs")
+    except TunesmithError as error:
+        assert error.issues
+    else:
+        assert done.report_path.exists()
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="this system has no /dev/full")
+def test_a_full_device_is_a_clear_error_whatever_library_meets_it(tmp_path: Path) -> None:
+    from tunesmith.core.rundir import disk_errors
+
+    with pytest.raises(RunError, match="No space left"), disk_errors(tmp_path):
+        Path("/dev/full").write_text("x" * 100_000)
+    with pytest.raises(RunError, match="No space left"), disk_errors(tmp_path):
+        raise RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)")
+    with pytest.raises(ValueError, match="other"), disk_errors(tmp_path):
+        raise ValueError("other")

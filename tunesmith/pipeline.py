@@ -42,6 +42,9 @@ STAGES: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
     ("document", document.document),
 )
 
+BEGUN = (".lock", "spec.yaml", ".manifest.json.writing")
+"""What a run leaves that was killed before its manifest was there."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -83,15 +86,16 @@ def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Ru
     with stoppable() as stop, rundir.locked():
         _claim(rundir, spec)
         context = Context(spec, rundir, watch or (lambda _progress: None), stop)
-        upstream: dict[str, str] = {}
+        done: list[str] = []
         for name, stage in STAGES:
+            upstream = rundir.output_hashes(done)
             inputs = sha256_json([version("tunesmith"), name, rundir.manifest["spec"], rundir.manifest["data"], upstream])
             if rundir.is_finished(name, inputs):
                 context.watch(Progress(name, 1, 1, note="finished earlier"))
             else:
                 with rundir.stage(name, inputs, {"tunesmith": version("tunesmith")}) as writer:
                     stage(context, writer)
-            upstream = rundir.output_hashes(n for n, _ in STAGES[: [n for n, _ in STAGES].index(name) + 1])
+            done.append(name)
         shutil.rmtree(rundir.path / "checkpoints", ignore_errors=True)  # the model is saved and tested: nothing left to resume
     return Run(rundir.path)
 
@@ -99,12 +103,14 @@ def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Ru
 def _claim(rundir: RunDir, spec: Spec) -> None:
     """Bind the directory to this spec and these data, or refuse when it belongs to others."""
     data = input_hashes(spec.data)
-    manifest = rundir.manifest
+    manifest, remedy = rundir.manifest, "Give this one another name (--name NAME), or delete the directory."
     if not manifest:
+        foreign = sorted(p.name for p in rundir.path.iterdir() if p.name not in BEGUN)
+        if foreign:
+            raise RunError(Issue(str(rundir.path), "must be empty or a run directory", f"a folder with {', '.join(foreign[:5])}", remedy))
         (rundir.path / "spec.yaml").write_text(dump_spec(spec), "utf-8")
         rundir.update_manifest(spec=sha256_json(flatten(spec)), data=data, stages={})
         return
-    remedy = "Give this one another name (--name NAME), or delete the directory."
     if manifest["spec"] != sha256_json(flatten(spec)):
         before, now = flatten(load_spec(read_yaml(rundir.path / "spec.yaml"))), flatten(spec)
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import warnings
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,21 +17,20 @@ from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.spec.load import load_spec
 
-console = Console(soft_wrap=True)
+console = Console()
 
 
-@contextlib.contextmanager
-def _calm() -> Iterator[None]:
-    """Keep libraries from printing into the progress display; what matters is a finding or a warning of ours."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers.utils import logging
+def _say(text: str) -> None:
+    """Print a line of text with markup, never broken by us: paths stay whole."""
+    console.print(text, highlight=False, soft_wrap=True)
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        yield
+
+def _table(*columns: str) -> Table:
+    """A plain table that folds long cells instead of cutting them."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def init(data: list[Path], output: Path | None, force: bool) -> None:
@@ -48,28 +44,28 @@ def init(data: list[Path], output: Path | None, force: bool) -> None:
     text = draft_spec([str(p) for p in data], target.parent)
     with disk_errors(target):
         target.write_text(text, "utf-8")
-    console.print(text, highlight=False, markup=False)
-    console.print(f"Wrote [bold]{target}[/]. Next: [bold]tunesmith plan {target}[/], then [bold]tunesmith run {target}[/].")
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    _say(f"Wrote [bold]{target}[/]. Next: [bold]tunesmith plan {target}[/], then [bold]tunesmith run {target}[/].")
 
 
 def plan(path: Path, overrides: list[str], runs: Path) -> None:
     """Print what a run would do and cost; exit code 2 when it cannot run."""
     spec = load_spec(path, overrides)
-    with console.status("Reading data, loading the model, measuring a few steps"), _calm():
+    with console.status("Reading data, loading the model, measuring a few steps"):
         from tunesmith.stages.plan import make_plan
 
         answer = make_plan(spec, runs)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = _table("", "")
     for row in _plan_rows(answer):
         table.add_row(*row)
     console.print(table)
     for issue in answer.issues:
         colour, kind = ("red", "problem") if issue.fatal else ("yellow", "warning")
-        console.print(f"[{colour}]{kind}[/]  {_plain(str(issue))}", highlight=False)
+        _say(f"[{colour}]{kind}[/]  {_plain(str(issue))}")
     if not answer.can_run:
         console.print(f"This spec cannot run: {sum(i.fatal for i in answer.issues)} problem(s).", style="red")
         raise typer.Exit(2)
-    console.print(f"This spec can run: [bold]tunesmith run {path}[/]")
+    _say(f"This spec can run: [bold]tunesmith run {path}[/]")
 
 
 def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
@@ -101,11 +97,10 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
 def run(path: Path, overrides: list[str], runs: Path) -> None:
     """Do the whole job with live progress, then print the summary."""
     spec = load_spec(path, overrides)
-    with _calm():
-        from tunesmith.pipeline import run as run_spec
+    from tunesmith.pipeline import run as run_spec
 
-        with Display(console) as display:
-            finished = run_spec(spec, runs, display)
+    with Display(console) as display:
+        finished = run_spec(spec, runs, display)
     _print_summary(RunDir(finished.path))
 
 
@@ -125,27 +120,29 @@ def compare(paths: list[Path]) -> None:
     from tunesmith.evaluate.compare import COLUMNS, as_table, compare_runs
 
     comparisons = compare_runs([existing_run(p).path for p in paths])
-    table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0))
+    table = _table(*COLUMNS)
     for row in as_table(comparisons):
         table.add_row(*map(_plain, row))
     console.print(table)
     for c in comparisons:
-        console.print(f"{_plain(c.run)}: exact McNemar p {c.mcnemar_p:.3g}, {c.corrected_p:.3g} after Holm's correction", highlight=False)
+        _say(f"{_plain(c.run)}: exact McNemar p {c.mcnemar_p:.3g}, {c.corrected_p:.3g} after Holm's correction")
         if c.note:
-            console.print(f"[yellow]{_plain(c.note)}[/]", highlight=False)
+            _say(f"[yellow]{_plain(c.note)}[/]")
 
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
     if output.suffix not in (".parquet", ".csv", ".jsonl"):
         raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name))
-    with _calm():
-        from tunesmith.serve.predictor import load
+    from tunesmith.data.load import reads_whole
+    from tunesmith.serve.predictor import load
 
-        predictor = load(path)
-        with console.status("Predicting") as status:
-            rows = predictor.predict_file(data, output, top, lambda done: status.update(f"Predicting: {done:,} rows"))
-    console.print(f"Wrote {rows:,} rows to [bold]{output}[/].")
+    predictor = load(path)
+    if whole := reads_whole([data]):
+        _say(f"[yellow]{', '.join(map(_plain, whole))}: JSON has no rows to read one by one; it is held in memory whole.[/]")
+    with console.status("Predicting") as status:
+        rows = predictor.predict_file(data, output, top, lambda done: status.update(f"Predicting: {done:,} rows"))
+    _say(f"Wrote {rows:,} rows to [bold]{output}[/].")
 
 
 def verify(path: Path, level: int) -> None:
@@ -153,13 +150,10 @@ def verify(path: Path, level: int) -> None:
     from tunesmith.stages.verify import verify_run
 
     rundir = existing_run(path)
-    with _calm():
-        verification = verify_run(rundir, level)
+    verification = verify_run(rundir, level)
     for check in verification.checks:
         colour = {"verified": "green", "skipped": "yellow"}.get(check.status, "red")
-        console.print(
-            f"[{colour}]{check.status:<9}[/] level {check.level}  {_plain(check.what)}  {_plain(check.detail)}".rstrip(), highlight=False
-        )
+        _say(f"[{colour}]{check.status:<9}[/] level {check.level}  {_plain(check.what)}  {_plain(check.detail)}".rstrip())
     if not verification.ok:
         console.print("The run does not hold against its evidence.", style="red")
         sys.exit(1)
@@ -169,7 +163,7 @@ def verify(path: Path, level: int) -> None:
 def _print_summary(rundir: RunDir) -> None:
     from tunesmith.document.summary import summary
 
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = _table("", "", "")
     for row in summary(rundir):
         table.add_row(_plain(row.name), f"[bold]{_plain(row.value)}[/]", _plain(row.note))
     console.print(table)

@@ -6,6 +6,7 @@ TunesmithError
 ├── ModelError        a pretrained model cannot be found, loaded, or does not fit the strategy
 ├── RunError          a run directory is locked, unwritable, full, damaged, or belongs to another spec
 ├── MissingExtra      an optional dependency is not installed
+├── UnsourcedNumber   a document holds a digit that comes from no finding (document/claims.py); a defect of ours
 └── Interrupted       the user or the system asked the run to stop; the same command continues it
 """
 

@@ -10,16 +10,18 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tunesmith.core.errors import RunError
+from tunesmith.core.errors import RunError, TunesmithError
 from tunesmith.core.ledger import append_findings, read_findings
 from tunesmith.core.records import Artefact, Finding, Issue
 
@@ -37,27 +39,42 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
 
 
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turn "no space", "read-only" and "not permitted" into one RunError that names the directory and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        remedies = {
-            errno.ENOSPC: "Free some space and run the same command again; finished stages are kept.",
-            errno.EDQUOT: "Free some of your quota and run the same command again; finished stages are kept.",
-            errno.EROFS: "Choose a writable place with --runs DIR.",
-            errno.EACCES: "Choose a writable place with --runs DIR.",
-            errno.EPERM: "Choose a writable place with --runs DIR.",
-            errno.ENOTDIR: "Choose another place with --runs DIR.",
-            errno.EEXIST: "Choose another place with --runs DIR.",
-            errno.ENAMETOOLONG: "Choose a shorter name.",
-        }
-        if error.errno not in remedies:
-            raise
-        raise RunError(
-            Issue(str(error.filename or where), "must be writable", error.strerror or str(error), remedies[error.errno])
-        ) from error
+REMEDIES = {
+    errno.ENOSPC: "Free some space and run the same command again; finished stages are kept.",
+    errno.EDQUOT: "Free some of your quota and run the same command again; finished stages are kept.",
+    errno.EROFS: "Choose a writable place with --runs DIR.",
+    errno.EACCES: "Choose a writable place with --runs DIR.",
+    errno.EPERM: "Choose a writable place with --runs DIR.",
+    errno.ENOTDIR: "Choose another place with --runs DIR.",
+    errno.EEXIST: "Choose another place with --runs DIR.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+FULL_BYTES = 65536
+
+
+class disk_errors:
+    """Turns "no space", "read-only" and "not permitted" into one RunError that names the place and the remedy.
+
+    Libraries report a full disk with errors of their own kinds, so the words and the free space are looked at too.
+    """
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            place, number = str(error.filename or self.where), error.errno
+        elif isinstance(error, Exception) and not isinstance(error, TunesmithError) and self._is_full(error):
+            place, number = str(self.where), errno.ENOSPC
+        else:
+            return
+        raise RunError(Issue(place, "must be writable", os.strerror(number), REMEDIES[number])) from error
+
+    def _is_full(self, error: Exception) -> bool:
+        place = next(p for p in (self.where.absolute(), *self.where.absolute().parents) if p.exists())
+        return "No space left" in str(error) or shutil.disk_usage(place).free < FULL_BYTES
 
 
 @dataclass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
         head: transformers auto class.
         options: its keyword arguments, such as the label names.
     """
-    with _explained(model):
+    with _explained(model), quiet():
         network = head.from_pretrained(
             model_path(model),
             revision=model.revision,
@@ -91,6 +92,28 @@ def max_length(processor: Any, config: Any) -> int:
     # RoBERTa-like models count positions from pad_token_id + 1.
     offset = fields.get("pad_token_id", 0) + 1 if fields.get("model_type") in ("roberta", "xlm-roberta", "camembert") else 0
     return int(min(min(limits) - offset, 131072))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing bars and reports: that a head is new, say, is what fine-tuning is for."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_finished(head: Any, folder: Path) -> Any:
+    """A saved model, in float32, as anybody would load it."""
+    with quiet():
+        return head.from_pretrained(folder, dtype="float32")
 
 
 class _explained:

@@ -19,6 +19,7 @@ from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
 from tunesmith.data.load import iter_batches
 from tunesmith.evaluate.predict import predict
+from tunesmith.models.load import load_finished
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.text_classification import TextClassification
 
@@ -46,7 +47,7 @@ class Predictor:
         self.columns: list[str] = list(profile["columns"]["text"])
         self.task = TextClassification(self.labels, multi_label=self.spec.data.multi_label, pair=len(self.columns) == 2)
         self.processor = AutoTokenizer.from_pretrained(run.path / "model")
-        self.model: Any = self.task.head.from_pretrained(run.path / "model", dtype="float32")
+        self.model: Any = load_finished(self.task.head, run.path / "model")
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:

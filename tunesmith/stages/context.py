@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from tunesmith.core.errors import DataError
 from tunesmith.core.interrupt import StopRequest
-from tunesmith.core.records import Progress
+from tunesmith.core.records import Issue, Progress
 from tunesmith.core.rundir import RunDir
 from tunesmith.core.seeding import seed_for
 from tunesmith.evaluate.metrics import fast_score, metrics_for
@@ -80,7 +82,12 @@ class Context:
         """The deciding metric on the validation split."""
         probabilities = torch.sigmoid(logits_NC) if self.given.data.multi_label else torch.softmax(logits_NC, -1)
         targets = self.task.targets(self.table("validation"))
-        return fast_score(str(self.spec.evaluate.metric), targets, probabilities.double().numpy(), self.given.data.multi_label)
+        name = str(self.spec.evaluate.metric)
+        value = fast_score(name, targets, probabilities.double().numpy(), self.given.data.multi_label)
+        if math.isnan(value):
+            remedy = "Choose another metric, or give more validation rows."
+            raise DataError(Issue("evaluate.metric", "must be defined on the validation rows", f"{name} is not a number", remedy))
+        return value
 
     def seed(self, stream: str) -> None:
         """Seed torch's global stream for a named purpose."""

@@ -15,6 +15,7 @@ from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
 from tunesmith.evaluate.evaluate import Judging, differences, findings_of
 from tunesmith.evaluate.predict import predict
+from tunesmith.models.load import load_finished
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import load_features
 
@@ -23,7 +24,7 @@ PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars"
 
 def evaluate(context: Context, stage: StageWriter) -> None:
     """Write predictions/ and the scores of the model and of its baselines."""
-    model = context.task.head.from_pretrained(context.rundir.path / "model", dtype="float32")
+    model = load_finished(context.task.head, context.rundir.path / "model")
     started = time.perf_counter()
     test = pl.DataFrame()
     for split in ("validation", "test"):

@@ -59,25 +59,27 @@ class TextClassification(Task):
         return ("text", "text_pair", "label") if self.pair else ("text", "label")
 
     def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
-        texts = rows["text"].to_list()
-        pairs = rows["text_pair"].to_list() if self.pair else None
-        # Texts are cut before tokenizing too: no token is longer than 64 characters in any vocabulary in use, and
-        # tokenizing a megabyte to keep a few hundred tokens would cost seconds.
+        columns = [rows[name].to_list() for name in self.columns[:-1]]
+        # Texts are cut before tokenizing too, and counted: tokenizing a megabyte to keep a few hundred tokens costs seconds,
+        # and hardly a token is 64 characters long.
         limit = max_length * 64
-        short = [t[:limit] for t in texts]
-        short_pairs = [t[:limit] for t in pairs] if pairs else None
-        full = processor(short, short_pairs, truncation=False, verbose=False)
-        kept = processor(short, short_pairs, truncation=True, max_length=max_length, verbose=False)
-        cut = sum(len(a) > len(b) or len(t) > limit for a, b, t in zip(full["input_ids"], kept["input_ids"], texts, strict=True))
-        names = [n for n in kept if n in ("input_ids", "token_type_ids")]
-        encoded: list[Encoded] = [dict(zip(names, values, strict=True)) for values in zip(*(kept[n] for n in names), strict=True)]
+        texts = [[text[:limit] for text in column] for column in columns]
+        long = {number for column in columns for number, text in enumerate(column) if len(text) > limit}
+        tokens = processor(*texts, truncation=False, verbose=False)
+        names = [name for name in ("input_ids", "token_type_ids") if name in tokens]
+        encoded: list[Encoded] = [dict(zip(names, values, strict=True)) for values in zip(*(tokens[n] for n in names), strict=True)]
+        cut = [number for number, row in enumerate(encoded) if len(row["input_ids"]) > max_length]
+        if cut:
+            kept = processor(*([column[n] for n in cut] for column in texts), truncation=True, max_length=max_length, verbose=False)
+            for place, number in enumerate(cut):
+                encoded[number] = {name: kept[name][place] for name in names}
         if "label" in rows.columns:
             for row, target in zip(encoded, self.targets(rows), strict=True):
                 row["labels"] = target
         pad = processor.pad_token_id
         for row in encoded:
             row["pad"] = pad
-        return Encoding(encoded, [len(row["input_ids"]) for row in encoded], cut)
+        return Encoding(encoded, [len(row["input_ids"]) for row in encoded], len(long.union(cut)))
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         longest = max(len(row["input_ids"]) for row in rows)

@@ -1,0 +1,100 @@
+"""The contract suite: what every registered task promises, over all of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import tiny
+from tunesmith.evaluate.metrics import metrics_for
+from tunesmith.tasks.base import Task
+from tunesmith.tasks.make import TASKS
+from tunesmith.tasks.text_classification import TextClassification
+
+WORDS = tiny.tokenizer()
+
+
+def variants() -> list[Any]:
+    labels = sorted(set(TextClassification.example()["label"]))
+    options: list[dict[str, Any]] = [{}, {"pair": True}, {"multi_label": True}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 3.0]}]
+    return [pytest.param(TextClassification(labels, **o), id="-".join(o) or "plain") for o in options]
+
+
+def rows_of(task: Task) -> pl.DataFrame:
+    table = task.example()
+    several = isinstance(task, TextClassification) and task.multi_label
+    return table.with_columns(pl.concat_list("label")) if several else table
+
+
+def test_every_registered_task_is_covered() -> None:
+    assert {type(v.values[0]) for v in variants()} == set(TASKS.values())
+
+
+@pytest.mark.parametrize("task", variants())
+class TestContract:
+    """Shapes, targets, normalisation and words of one task."""
+
+    def test_the_example_has_the_columns(self, task: Task) -> None:
+        assert set(task.columns) <= set(rows_of(task).columns)
+
+    def test_encoding_keeps_order_and_length(self, task: Task) -> None:
+        encoding = task.encode(rows_of(task), WORDS, 6)
+        assert len(encoding.rows) == len(encoding.lengths) == len(rows_of(task))
+        assert max(encoding.lengths) <= 6
+        assert encoding.cut == sum(n > 6 for n in task.encode(rows_of(task), WORDS, 64).lengths)
+
+    def test_encoding_needs_no_labels(self, task: Task) -> None:
+        assert "labels" not in task.encode(rows_of(task).drop("label"), WORDS, 64).rows[0]
+
+    def test_collating_pads_and_masks(self, task: Task) -> None:
+        encoding = task.encode(rows_of(task), WORDS, 64)
+        batch = task.collate(encoding.rows)
+        assert batch["input_ids"].shape == (len(encoding.rows), max(encoding.lengths))
+        assert batch["attention_mask"].sum(1).tolist() == encoding.lengths
+
+    def test_the_loss_of_a_batch_is_the_sum_over_its_pieces(self, task: Task) -> None:
+        batch = task.collate(task.encode(rows_of(task), WORDS, 64).rows)
+        logits = torch.randn(len(batch["labels"]), len(task.model_options["id2label"]), generator=torch.Generator().manual_seed(0))
+        whole = task.loss(SimpleNamespace(logits=logits), batch)
+        halves = [task.loss(SimpleNamespace(logits=logits[i::2]), {k: v[i::2] for k, v in batch.items()}) for i in range(2)]
+        for part in range(2):
+            assert torch.isclose(whole[part].float(), torch.stack([h[part].float() for h in halves]).sum(), rtol=1e-5)
+
+    def test_decoding_gives_the_user_s_words(self, task: Task) -> None:
+        targets = torch.tensor(task.targets(rows_of(task)))
+        labels = len(task.model_options["id2label"])
+        logits = 20.0 * (2 * targets.float() - 1) if targets.ndim == 2 else 20.0 * torch.nn.functional.one_hot(targets, labels)
+        answers = task.decode(logits)
+        assert answers["predicted"].to_list() == rows_of(task)["label"].to_list()
+        assert answers["probabilities"].list.len().unique().to_list() == [labels]
+        assert 0 <= answers["confidence"].min() <= answers["confidence"].max() <= 1  # type: ignore[operator]
+
+    def test_its_metrics_exist(self, task: Task) -> None:
+        several = isinstance(task, TextClassification) and task.multi_label
+        assert tuple(metrics_for(several)) == task.metrics
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.integers(4, 20))
+def test_any_text_is_encoded_in_bounds(texts: list[str], limit: int) -> None:
+    task = TextClassification(["a", "b"])
+    encoding = task.encode(pl.DataFrame({"text": texts}), WORDS, limit)
+    assert all(2 <= n <= limit for n in encoding.lengths)
+    assert task.collate(encoding.rows)["input_ids"].dtype == torch.int64
+
+
+def test_balanced_weights_follow_the_formula() -> None:
+    from tunesmith.spec.load import load_spec
+    from tunesmith.tasks.make import make_task
+
+    spec = load_spec({"name": "x", "data": {"train": "t"}, "train": {"class_weights": "balanced"}})
+    task = make_task(spec, ["a", "b"], pl.DataFrame({"text": ["1", "2", "3", "4"], "label": ["a", "a", "a", "b"]}))
+    assert isinstance(task, TextClassification)
+    assert task.class_weights is not None
+    assert np.allclose(task.class_weights.numpy(), [4 / (2 * 3), 4 / (2 * 1)])
