@@ -94,3 +94,23 @@ def test_nothing_names_this_machine() -> None:
     paths = [ROOT / name for name in tracked.stdout.splitlines() if not name.endswith((".png", ".parquet"))]
     found = [p.name for p in paths if p.exists() and re.search(r"/(root|home)/\w", p.read_text("utf-8", "replace")) and p != Path(__file__)]
     assert not found
+
+
+def test_the_documents_words_cover_the_program() -> None:
+    from typing import get_args
+
+    from tunesmith.document import contents, tables, vocabulary
+    from tunesmith.evaluate import answers
+    from tunesmith.evaluate.metrics import metrics_for
+    from tunesmith.pipeline import STAGES
+    from tunesmith.spec import schema
+
+    metrics = metrics_for(False) | metrics_for(True)
+    assert set(vocabulary.METRICS) == set(metrics)
+    assert all(vocabulary.METRICS[name].lower_is_better != metric.higher_is_better for name, metric in metrics.items())
+    assert tables.BINS == answers.BINS
+    kinds = {get_args(part.model_fields["kind"].annotation)[0] for part in (schema.Features, schema.Layers, schema.Full, schema.Lora)}
+    assert set(vocabulary.STRATEGIES) == kinds
+    before_documents = [name for name, _ in STAGES if name != "document"]
+    assert set(before_documents) <= set(vocabulary.STAGES)
+    assert set(before_documents) <= set(contents.STAGES)

@@ -72,6 +72,25 @@ def test_shortcuts_change_neither_loss_nor_gradients(loaded: Loaded) -> None:
             assert torch.allclose(parameter.grad, others[name], atol=1e-5, rtol=1e-4), name
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_quick_attention_is_torch_s_attention(tmp_path: Path, kind: str) -> None:
+    loaded = Loaded(tmp_path, kind)
+    plain, short = loaded.model.train(), copy.deepcopy(loaded.model).train()
+    for model in (plain, short):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 1e-9  # not 0, so that the path with dropout runs; too little for a draw to drop anything
+    shortcuts = Shortcuts(short, [loaded.encoding], linear_decay=True)
+    losses = [batch_loss(plain, loaded.task, loaded.encoding), batch_loss(short, loaded.task, shortcuts.encodings[0])]
+    for loss in losses:
+        loss.backward()
+    assert torch.isclose(losses[0], losses[1], rtol=1e-5)
+    gradients = {n: p.grad for n, p in plain.named_parameters()}
+    for name, parameter in short.named_parameters():
+        if "word_embeddings" not in name and gradients[name] is not None:
+            assert torch.allclose(parameter.grad, gradients[name], atol=1e-4, rtol=1e-3), name
+
+
 # A large eps: Adam turns rounding noise of gradients that are 0 in theory (key biases) into steps of full size.
 @pytest.mark.parametrize(("optimizer", "options"), [(torch.optim.AdamW, {"eps": 1e-3}), (torch.optim.SGD, {"momentum": 0.9})])
 def test_compact_vocabulary_trains_to_the_same_weights(bert: Loaded, optimizer: Any, options: dict[str, float]) -> None:

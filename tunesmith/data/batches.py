@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-WINDOW_BATCHES = 64
+WINDOW_BATCHES = 512
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, seed: int | None) -> list[list[int]]:
     """Batches of row numbers, each row exactly once, at most `batch_size` rows each.
 
-    With a seed, for training: rows are shuffled, cut into windows of 64 batches, sorted by length inside a window, cut
+    With a seed, for training: rows are shuffled, cut into windows of 512 batches, sorted by length inside a window, cut
     into batches, and the batches shuffled. Without a seed, for prediction: longest first, so that memory peaks at once.
     """
     if batch_size < 1:

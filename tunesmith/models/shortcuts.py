@@ -33,6 +33,7 @@ class Shortcuts:
     def __init__(self, model: Any, encodings: Sequence[Encoding], *, linear_decay: bool) -> None:
         self.model, self.encodings = model, list(encodings)
         read_first_token_only(model)
+        attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
         table, output = model.get_input_embeddings(), model.get_output_embeddings()
@@ -44,6 +45,7 @@ class Shortcuts:
     def undo(self) -> None:
         """Give the plain model back, with what training changed."""
         read_all_tokens(self.model)
+        attend_plainly(self.model)
         _change_class(self.model, QuickDropout, nn.Dropout)
         if self.compact is not None:
             self.compact.restore(self.model)
@@ -57,12 +59,17 @@ class QuickDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
         """`input`, with elements dropped in training mode."""
-        dropped = round(self.p * 65536)
-        if not self.training or dropped == 0:
-            return input
-        draws = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        keep = draws.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - 32768
-        return input * keep.to(input.dtype).mul_(65536 / (65536 - dropped))
+        return quick_dropout(input, self.p) if self.training else input
+
+
+def quick_dropout(values: Tensor, p: float) -> Tensor:
+    """`values` with each element set to 0 with probability p, the others scaled up."""
+    dropped = round(p * 65536)
+    if dropped == 0:
+        return values
+    draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    keep = draws.view(torch.int16)[: values.numel()].view(values.shape) >= dropped - 32768
+    return values * keep.to(values.dtype).mul_(65536 / (65536 - dropped))
 
 
 def _change_class(model: nn.Module, before: type[nn.Dropout], after: type[nn.Dropout]) -> None:
@@ -130,23 +137,51 @@ def read_all_tokens(model: Any) -> None:
         encoder.layer[-1].__dict__.pop("forward", None)
 
 
+def attend_quickly(model: Any) -> None:
+    """Make BERT-like blocks on a CPU draw the dropout of their attention quickly. `attend_plainly` undoes it."""
+    encoder = bert_like_encoder(model)
+    if encoder is not None and model.config._attn_implementation == "sdpa" and next(model.parameters()).device.type == "cpu":
+        for block in encoder.layer:
+            block.attention.self.forward = MethodType(_self_attention_forward, block.attention.self)
+
+
+def attend_plainly(model: Any) -> None:
+    """Undo `attend_quickly`."""
+    encoder = bert_like_encoder(model)
+    if encoder is not None:
+        for block in encoder.layer:
+            block.attention.self.__dict__.pop("forward", None)
+
+
+def _self_attention_forward(
+    inner: Any, hidden_BTE: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
+) -> tuple[Tensor, None]:
+    """(context (B, T, E), None), like the module's own forward."""
+    return _attend(inner, hidden_BTE, hidden_BTE, attention_mask), None
+
+
 def _first_token_forward(block: Any, hidden_BTE: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
     """The block's output for the first token, (B, 1, E): queries and feed-forward of one token, keys and values of all."""
-    inner = block.attention.self
     first_B1E = hidden_BTE[:, :1]
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    attended = block.attention.output(_attend(block.attention.self, first_B1E, hidden_BTE, mask), first_B1E)
+    result: Tensor = block.feed_forward_chunk(attended)
+    return result
+
+
+def _attend(inner: Any, asking_BQE: Tensor, hidden_BTE: Tensor, mask: Tensor | None) -> Tensor:
+    """Context (B, Q, E) of the asking tokens. torch's kernel, except where dropout on a CPU would make it slow."""
 
     def heads(states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], -1, inner.attention_head_size).transpose(1, 2)
 
-    context_BH1D = F.scaled_dot_product_attention(
-        heads(inner.query(first_B1E)),
-        heads(inner.key(hidden_BTE)),
-        heads(inner.value(hidden_BTE)),
-        attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
-        dropout_p=inner.dropout.p if inner.training else 0.0,
-        scale=inner.scaling,
-    )
-    context_B1E = context_BH1D.transpose(1, 2).flatten(2)
-    attended = block.attention.output(context_B1E, first_B1E)
-    result: Tensor = block.feed_forward_chunk(attended)
-    return result
+    q, k, v = heads(inner.query(asking_BQE)), heads(inner.key(hidden_BTE)), heads(inner.value(hidden_BTE))
+    p = inner.dropout.p if inner.training else 0.0
+    if p == 0.0 or q.device.type != "cpu":
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, scale=inner.scaling)
+    else:
+        scores_BHQT = (q * inner.scaling) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores_BHQT = scores_BHQT.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHQT + mask
+        context = quick_dropout(scores_BHQT.softmax(-1), p) @ v
+    return context.transpose(1, 2).flatten(2)
