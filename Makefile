@@ -26,7 +26,7 @@ install: .venv/.demo-installed
 
 .venv/bin/python:
 	@echo "== Making .venv with $(PYTHON)"
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv is missing: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 .venv/.demo-installed: .venv/bin/python pyproject.toml constraints.txt

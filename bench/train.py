@@ -137,7 +137,15 @@ def with_tunesmith(train: list[dict[str, str]], test: list[dict[str, str]], opti
     shortcuts = Shortcuts(model, [rows, few], linear_decay=True)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
-            spec, task, *shortcuts.encodings, lambda _logits: 0.0, True, Path(folder) / "checkpoints", lambda _report: None, StopRequest()
+            spec,
+            task,
+            *shortcuts.encodings,
+            lambda _logits: 0.0,
+            True,
+            Path(folder) / "checkpoints",
+            "",
+            lambda _report: None,
+            StopRequest(),
         )
         torch.manual_seed(options.seed)
         fit(model, job)

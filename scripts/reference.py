@@ -27,7 +27,7 @@ def cli() -> str:
         lines += [f"`{command.epilog.removeprefix('Example: ')}`", ""]
     lines += [
         "Exit codes: 0 done · 1 `verify` found something that does not hold · 2 spec or usage · 3 data · 4 model · 5 run directory · "
-        "6 missing extra · 130 Ctrl-C · 143 SIGTERM.",
+        "130 Ctrl-C · 143 SIGTERM.",
         "",
         "Shell completion: `tunesmith --install-completion`.",
     ]

@@ -29,7 +29,7 @@ COMMANDS = {
     "schema": set(),
 }
 PUBLIC = {
-    "DataError", "Interrupted", "MissingExtra", "ModelError", "Prediction", "Predictor", "Run", "RunError", "Spec", "SpecError",
+    "DataError", "Interrupted", "ModelError", "Prediction", "Predictor", "Run", "RunError", "Spec", "SpecError",
     "TunesmithError", "fit", "load", "load_spec", "run",
 }  # fmt: skip
 

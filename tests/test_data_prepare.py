@@ -231,3 +231,11 @@ def test_counts_add_up_with_a_given_test(
         adds_up(prepared(tmp_path, rows, test=path, on_conflict="majority" if majority else "drop"))
     except DataError as error:
         assert "split" in str(error) or "class" in str(error)
+
+
+def test_dropped_pairs_keep_both_texts(tmp_path: Path) -> None:
+    rows = [{"a": f"text {n}", "b": f"pair {n}", "label": "xy"[n % 2]} for n in range(30)]
+    pl.DataFrame([*rows, rows[0]]).write_parquet(tmp_path / "t.parquet")
+    spec = load_spec({"name": "t", "data": {"train": str(tmp_path / "t.parquet"), "text": ["a", "b"], "label": "label"}})
+    dropped = prepare(spec).dropped
+    assert dropped.select("text", "text_pair", "reason").row(0) == ("text 0", "pair 0", "duplicate")

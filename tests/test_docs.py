@@ -104,6 +104,7 @@ def test_the_documents_words_cover_the_program() -> None:
     from tunesmith.evaluate.metrics import metrics_for
     from tunesmith.pipeline import STAGES
     from tunesmith.spec import schema
+    from tunesmith.stages.context import STAGE_NAMES
 
     metrics = metrics_for(False) | metrics_for(True)
     assert set(vocabulary.METRICS) == set(metrics)
@@ -111,6 +112,7 @@ def test_the_documents_words_cover_the_program() -> None:
     assert tables.BINS == answers.BINS
     kinds = {get_args(part.model_fields["kind"].annotation)[0] for part in (schema.Features, schema.Layers, schema.Full, schema.Lora)}
     assert set(vocabulary.STRATEGIES) == kinds
+    assert [name for name, _ in STAGES] == list(STAGE_NAMES)
     before_documents = [name for name, _ in STAGES if name != "document"]
     assert set(before_documents) <= set(vocabulary.STAGES)
     assert set(before_documents) <= set(contents.STAGES)

@@ -84,7 +84,9 @@ def assert_pipeline_agrees(done: tunesmith.Run) -> None:
 
     rows = pl.read_parquet(done.path / "data/test.parquet")
     stored = pl.read_parquet(done.path / "predictions/test.parquet")
-    classify = pipeline("text-classification", model=str(done.model_path), device="cpu")
+    classify = pipeline("text-classification", model=str(done.model_path), device="cpu", truncation=True)
+    long = "late parcel refund " * 200
+    assert classify([long])[0]["score"] == pytest.approx(tunesmith.load(done.path).predict([long])[0].probability, abs=1e-5)
     labels = json.loads((done.path / "data/labels.json").read_text())
     for row, kept, answer in zip(
         rows.iter_rows(named=True), stored.iter_rows(named=True), classify(rows["text"].to_list(), top_k=None), strict=True
@@ -304,6 +306,90 @@ def test_predicting_files_of_every_kind(finished: tunesmith.Run, tmp_path: Path)
     with pytest.raises(TunesmithError, match="'text'"):
         table.rename({"text": "body"}).write_csv(tmp_path / "bad.csv")
         predictor.predict_file(str(tmp_path / "bad.csv"), tmp_path / "x.parquet", 2, lambda _rows: None)
+
+
+def test_predicting_jsonl_whose_types_change_and_refusing_what_cannot_be_written(finished: tunesmith.Run, tmp_path: Path) -> None:
+    predictor = tunesmith.load(finished.path)
+    rows: list[dict[str, Any]] = [{"text": "", "size": None} for _ in range(5000)]
+    rows += [{"text": "late parcel", "size": 3} for _ in range(5000)] + [{"text": "refund", "size": 2.5} for _ in range(5000)]
+    source = tmp_path / "new.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predictor.predict_file(str(source), tmp_path / "out.parquet", 1, lambda _rows: None) == 15000
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out["predicted"].null_count() == 5000
+    assert float(out["size"][-1]) == 2.5
+    with pytest.raises(TunesmithError, match="predicted"):
+        predictor.predict_file(str(tmp_path / "out.parquet"), tmp_path / "again.parquet", 1, lambda _rows: None)
+    pl.DataFrame({"text": ["late"], "parts": [[1, 2]]}).write_parquet(tmp_path / "nested.parquet")
+    with pytest.raises(TunesmithError, match="nested"):
+        predictor.predict_file(str(tmp_path / "nested.parquet"), tmp_path / "out.csv", 1, lambda _rows: None)
+
+
+def test_an_unfinished_run_cannot_predict(tmp_path: Path, tiny_bert: Path) -> None:
+    def stop(report: Progress) -> None:
+        if report.stage == "embed":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        tunesmith.run(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert)), tmp_path / "runs", stop)
+    with pytest.raises(RunError, match="finished run"):
+        tunesmith.load(tmp_path / "runs/t")
+
+
+def test_a_checkpoint_of_other_inputs_is_not_continued(tmp_path: Path, tiny_bert: Path) -> None:
+    def stop(report: Progress) -> None:
+        if report.stage == "train" and report.epoch is not None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    spec = tunesmith.load_spec(raw_spec(tmp_path, tiny_bert))
+    with pytest.raises(Interrupted):
+        tunesmith.run(spec, tmp_path / "runs", stop)
+    path = tmp_path / "runs/t/checkpoints/last.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "inputs": "others"}, path)
+    assert tunesmith.run(spec, tmp_path / "runs").findings["train/resumed_at"].value == 0
+
+
+def test_a_model_without_its_blocks_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_bert, folder)
+    state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "layer.1." not in k}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TunesmithError, match="absent or of another size"):
+        run(tmp_path, tiny_bert, model={"name": str(folder)})
+
+
+def test_rare_classes_reach_the_fitted_head(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.stages import embed, train
+
+    monkeypatch.setattr(embed, "BASELINE_ROWS", 5)
+    monkeypatch.setattr(train, "HEAD_ROWS", 5)
+    done = run(tmp_path, tiny_bert)
+    head = weights(done.path)["classifier.bias"]
+    assert float(head.min()) > -10
+
+
+def test_missing_cells_of_pandas_are_missing() -> None:
+    import pandas as pd
+
+    from tunesmith.quick import as_frame
+
+    frame = as_frame(pd.DataFrame({"text": ["a", None], "label": [float("nan"), "x"], "n": [1.5, float("nan")]}))
+    assert frame.null_count().row(0) == (1, 1, 1)
+
+
+def test_a_label_that_looks_like_markup_does_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from tunesmith.cli.progress import Display
+
+    with Display(Console()) as display:
+        display(Progress("prepare", 1, 1, note="warning: class [/b] has one row"))
+    assert "[/b]" in capsys.readouterr().out
 
 
 def test_verification_catches_swapped_weights(tmp_path: Path, tiny_bert: Path) -> None:

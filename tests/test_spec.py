@@ -103,6 +103,9 @@ def test_dumping_and_loading_gives_the_same_spec() -> None:
     ("changes", "where"),
     [
         ({"strategy": {"kind": "features"}, "train": {"epochs": 3}}, "train.epochs"),
+        ({"strategy": {"kind": "features"}, "train": {"precision": "bfloat16"}}, "train.precision"),
+        ({"strategy": {"kind": "features", "head": "linear"}, "train": {"dropout": 0.1}}, "train.dropout"),
+        ({"data": {"train": "a.csv", "test_share": 0.5, "validation_share": 0.5}}, "data"),
         ({"train": {"optimizer": {"kind": "sgd", "momentum": 0, "nesterov": True}}}, "train.optimizer.nesterov"),
         ({"train": {"batch_size": 2, "gradient_accumulation_steps": 4}}, "train.gradient_accumulation_steps"),
         ({"evaluate": {"metric": "acuracy"}}, "evaluate.metric"),

@@ -59,7 +59,7 @@ class Bench:
             return float((logits.argmax(1) == targets).float().mean())
 
         folder = self.folder / name / "checkpoints"
-        return Job(spec, self.task, self.encoding, self.encoding, score, True, folder, self.watch, stop or StopRequest())
+        return Job(spec, self.task, self.encoding, self.encoding, score, True, folder, "inputs", self.watch, stop or StopRequest())
 
     def run(self, name: str, *sets: str, stop: StopRequest | None = None) -> tuple[Any, Fitted, str]:
         spec = spec_of(self.tiny_bert, *sets)

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.core.errors import DataError, Interrupted, MissingExtra, ModelError, RunError, SpecError, TunesmithError
+    from tunesmith.core.errors import DataError, Interrupted, ModelError, RunError, SpecError, TunesmithError
     from tunesmith.pipeline import Run, run
     from tunesmith.quick import fit
     from tunesmith.serve.predictor import Prediction, Predictor, load
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "DataError": "tunesmith.core.errors",
     "Interrupted": "tunesmith.core.errors",
-    "MissingExtra": "tunesmith.core.errors",
     "ModelError": "tunesmith.core.errors",
     "Prediction": "tunesmith.serve.predictor",
     "Predictor": "tunesmith.serve.predictor",
@@ -41,7 +40,6 @@ _HOMES = {
 __all__ = [
     "DataError",
     "Interrupted",
-    "MissingExtra",
     "ModelError",
     "Prediction",
     "Predictor",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tunesmith.core.errors import RunError, SpecError
+from tunesmith.core.errors import DataError, RunError, SpecError
 from tunesmith.core.interrupt import stoppable
 from tunesmith.core.records import Finding, Issue, Progress
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_json
@@ -28,7 +28,7 @@ from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
 from tunesmith.stages import document, embed, evaluate, prepare, resolve, train
-from tunesmith.stages.context import Context
+from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
 Watch = Callable[[Progress], None]
@@ -86,23 +86,23 @@ def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Ru
     with stoppable() as stop, rundir.locked():
         _claim(rundir, spec)
         context = Context(spec, rundir, watch or (lambda _progress: None), stop)
-        done: list[str] = []
         for name, stage in STAGES:
-            upstream = rundir.output_hashes(done)
-            inputs = sha256_json([version("tunesmith"), name, rundir.manifest["spec"], rundir.manifest["data"], upstream])
+            inputs = stage_inputs(rundir, name, version("tunesmith"))
             if rundir.is_finished(name, inputs):
                 context.watch(Progress(name, 1, 1, note="finished earlier"))
             else:
                 with rundir.stage(name, inputs, {"tunesmith": version("tunesmith")}) as writer:
                     stage(context, writer)
-            done.append(name)
         shutil.rmtree(rundir.path / "checkpoints", ignore_errors=True)  # the model is saved and tested: nothing left to resume
     return Run(rundir.path)
 
 
 def _claim(rundir: RunDir, spec: Spec) -> None:
     """Bind the directory to this spec and these data, or refuse when it belongs to others."""
-    data = input_hashes(spec.data)
+    try:
+        data = input_hashes(spec.data)
+    except OSError as error:
+        raise DataError(Issue(str(error.filename), "must be readable", error.strerror or str(error))) from error
     manifest, remedy = rundir.manifest, "Give this one another name (--name NAME), or delete the directory."
     if not manifest:
         foreign = sorted(p.name for p in rundir.path.iterdir() if p.name not in BEGUN)

@@ -45,7 +45,7 @@ def fit(table: Any, target: str, runs: Path | str = "runs", watch: Watch | None 
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{content}.parquet"
         frame.write_parquet(path)
-    raw["data"] = {"train": str(path), "label": target, **raw.get("data", {})}
+    raw["data"] = {**raw.get("data", {}), "train": str(path), "label": target}
     return run(load_spec(raw), runs, watch)
 
 
@@ -60,7 +60,7 @@ def as_frame(table: Any) -> pl.DataFrame:
     elif isinstance(table, pl.DataFrame):
         frame = table
     elif type(table).__module__.split(".")[0] == "pandas":
-        frame = pl.DataFrame({str(name): table[name].tolist() for name in table.columns}, strict=False)
+        frame = pl.DataFrame({str(n): table[n].astype(object).where(table[n].notna(), None).tolist() for n in table.columns}, strict=False)
     elif isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         frame = pl.DataFrame(list(table), infer_schema_length=None)
     else:

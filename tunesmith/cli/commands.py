@@ -57,7 +57,7 @@ def plan(path: Path, overrides: list[str], runs: Path) -> None:
         answer = make_plan(spec, runs)
     table = _table("", "")
     for row in _plan_rows(answer):
-        table.add_row(*row)
+        table.add_row(*map(_plain, row))
     console.print(table)
     for issue in answer.issues:
         colour, kind = ("red", "problem") if issue.fatal else ("yellow", "warning")
@@ -65,7 +65,7 @@ def plan(path: Path, overrides: list[str], runs: Path) -> None:
     if not answer.can_run:
         console.print(f"This spec cannot run: {sum(i.fatal for i in answer.issues)} problem(s).", style="red")
         raise typer.Exit(2)
-    _say(f"This spec can run: [bold]tunesmith run {path}[/]")
+    _say(f"This spec can run: [bold]tunesmith run {_plain(str(path))}[/]" + (" with the same options" if overrides else ""))
 
 
 def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
@@ -87,7 +87,7 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
     if answer.size is not None:
         yield "parameters", f"{answer.size.total:,} in all, {answer.size.trainable:,} trained"
     if answer.seconds is not None and answer.peak_memory_bytes is not None:
-        yield "steps", str(answer.steps) if answer.steps else "none: a regression on frozen features"
+        yield "steps", str(answer.steps) if answer.steps else "none: a head on frozen features"
         yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps"
         yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
     if answer.disk_bytes is not None and answer.disk_free_bytes is not None:

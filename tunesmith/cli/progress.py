@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tunesmith.core.records import Progress as Report
@@ -45,7 +46,7 @@ class Display:
     def __call__(self, report: Report) -> None:
         self.score = report.score if report.score is not None else self.score
         if report.note.startswith("warning"):
-            self.console.print(f"[yellow]{report.note.removeprefix('warning: ')}[/]", highlight=False)
+            self.console.print(f"[yellow]{escape(report.note.removeprefix('warning: '))}[/]", highlight=False)
         elif self.live:
             self._bar(report)
         else:

@@ -5,7 +5,6 @@ TunesmithError
 ├── DataError         a table cannot be read, or holds nothing that can be learned from
 ├── ModelError        a pretrained model cannot be found, loaded, or does not fit the strategy
 ├── RunError          a run directory is locked, unwritable, full, damaged, or belongs to another spec
-├── MissingExtra      an optional dependency is not installed
 ├── UnsourcedNumber   a document holds a digit that comes from no finding (document/claims.py); a defect of ours
 └── Interrupted       the user or the system asked the run to stop; the same command continues it
 """
@@ -47,12 +46,6 @@ class RunError(TunesmithError):
     """A run directory is locked, unwritable, full, damaged, or belongs to another spec."""
 
     exit_code = 5
-
-
-class MissingExtra(TunesmithError):
-    """An optional dependency is not installed."""
-
-    exit_code = 6
 
 
 class Interrupted(TunesmithError):

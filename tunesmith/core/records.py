@@ -68,17 +68,6 @@ def finding_from_dict(fields: dict[str, Any]) -> Finding:
 
 
 @dataclass(frozen=True)
-class Score:
-    """A metric on n rows with its bootstrap interval; `higher_is_better` is the metric's declared direction."""
-
-    name: str
-    value: float
-    n: int
-    interval: tuple[float, float] | None = None
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
 class StepInfo:
     """What one optimiser step did. `loss` is the mean over valid targets of the whole accumulated batch."""
 

@@ -152,10 +152,17 @@ def _without(rows: pl.DataFrame, leaves: pl.Expr, reason: Reason, detail: pl.Exp
     gone.append(
         rows.with_columns(detail.cast(pl.String).alias("detail"))
         .filter(mask)
-        .select("source", "text", label.alias("label"), pl.lit(str(reason)).alias("reason"), "detail")
+        .select(
+            "source",
+            "text",
+            *(["text_pair"] if "text_pair" in rows.columns else []),
+            label.alias("label"),
+            pl.lit(str(reason)).alias("reason"),
+            "detail",
+        )
     )
     return rows.filter(~mask)
 
 
 def _all(gone: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat([empty_dropped(), *gone])
+    return pl.concat([empty_dropped(), *gone], how="diagonal")

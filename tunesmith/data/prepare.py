@@ -63,7 +63,7 @@ def prepare(spec: Spec) -> Prepared:
     kept, across = clean_across({name: part.kept for name, part in cleaned.items()})
     parts = _split(kept, spec)
     splits, unknown = without_unknown_labels({"train": parts.train, "validation": parts.validation, "test": parts.test})
-    dropped = pl.concat([*(part.dropped for part in cleaned.values()), across, unknown])
+    dropped = pl.concat([*(part.dropped for part in cleaned.values()), across, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, spec.data)
     warnings += _warnings(splits, cleaned, parts)
     labels = sorted(label_counts(splits["train"]["label"]))

@@ -75,7 +75,7 @@ def _one_per_row(inputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
     if inputs.dim() == 2:
         return inputs
     last_B = batch["attention_mask"].sum(1) - 1
-    return inputs[torch.arange(len(inputs)), last_B]
+    return inputs[torch.arange(len(inputs), device=inputs.device), last_B]
 
 
 def _in_order(parts: list[Tensor], order: list[int]) -> Tensor:

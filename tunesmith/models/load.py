@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 from tunesmith.spec.schema import Model
@@ -45,7 +47,9 @@ def model_path(model: Model) -> str:
 
 def public_id(model: Model) -> str:
     """The name under which others can find the model: a hub id, or the folder's name."""
-    return STARTER_ID if model.name == "starter" else model.name
+    if model.name == "starter":
+        return STARTER_ID
+    return Path(model.name).name if Path(model.name).is_dir() else model.name
 
 
 def load_processor(model: Model) -> Any:
@@ -70,18 +74,31 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
         options: its keyword arguments, such as the label names.
     """
     with _explained(model), quiet():
-        network = head.from_pretrained(
+        network, report = head.from_pretrained(
             model_path(model),
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
             dtype="float32",
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **options,
         )
+    _refuse_random_blocks(model, network, [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_processor(model).pad_token_id
-    return network
+    return network.to(device())
+
+
+def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None:
+    """A new head is what fine-tuning is for; anything else that the checkpoint lacks would be random, and must not be."""
+    inner = network.base_model_prefix + "."
+    lacking = sorted(name for name in absent if name.startswith(inner) and ".pooler." not in name)
+    if lacking:
+        found = f"{len(lacking)} weights that {type(network).__name__} needs are absent or of another size, such as {lacking[0]}"
+        raise ModelError(
+            Issue("model.name", f"must hold the weights of its architecture ({model.name})", found, "Check the folder or the id.")
+        )
 
 
 def max_length(processor: Any, config: Any) -> int:
@@ -110,10 +127,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_finished(head: Any, folder: Path) -> Any:
-    """A saved model, in float32, as anybody would load it."""
-    with quiet():
-        return head.from_pretrained(folder, dtype="float32")
+def load_finished(head: Any, folder: Path, trust_remote_code: bool) -> Any:
+    """A saved model, in float32, as anybody would load it, on the device in use."""
+    with _explained(Model(name=str(folder))), quiet():
+        return head.from_pretrained(folder, dtype="float32", trust_remote_code=trust_remote_code).to(device())
+
+
+def device() -> str:
+    """Where models run: "cuda" when there is a GPU that torch can use, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class _explained:
@@ -126,7 +150,7 @@ class _explained:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def __exit__(self, kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, (OSError, ValueError, KeyError, ImportError)):
+        if isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
             reason = " ".join(str(error).split())[:200]
             remedy = (
                 "If this machine is offline, copy the model's folder here and name its path, or use name: starter. "

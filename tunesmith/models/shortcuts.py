@@ -37,8 +37,9 @@ class Shortcuts:
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
         table, output = model.get_input_embeddings(), model.get_output_embeddings()
+        usable = type(table) is nn.Embedding and table.weight.requires_grad  # a subclass may scale, and a plain table would not
         tied = output is not None and output.weight is table.weight
-        self.compact = CompactVocabulary(model, _tokens(encodings)) if linear_decay and table.weight.requires_grad and not tied else None
+        self.compact = CompactVocabulary(model, _tokens(encodings)) if linear_decay and usable and not tied else None
         if self.compact is not None:
             self.encodings = [self.compact.shorten(encoding) for encoding in encodings]
 
@@ -59,7 +60,9 @@ class QuickDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
         """`input`, with elements dropped in training mode."""
-        return quick_dropout(input, self.p) if self.training else input
+        if not self.training or input.device.type != "cpu":
+            return super().forward(input)
+        return quick_dropout(input, self.p)
 
 
 def quick_dropout(values: Tensor, p: float) -> Tensor:
@@ -95,9 +98,9 @@ class CompactVocabulary:
         ids = sorted(set(used) | ({self.full.padding_idx} if self.full.padding_idx is not None else set()))
         self.ids_V = torch.tensor(ids)
         padding = None if self.full.padding_idx is None else ids.index(self.full.padding_idx)
-        self.small = nn.Embedding(len(ids) + 1, self.full.embedding_dim, padding_idx=padding)
+        self.small = nn.Embedding(len(ids) + 1, self.full.embedding_dim, padding_idx=padding, device=self.full.weight.device)
         with torch.no_grad():
-            self.small.weight[:-1] = self.full.weight[self.ids_V]
+            self.small.weight[:-1] = self.full.weight[self.ids_V.to(self.full.weight.device)]
             self.small.weight[-1] = 1.0
         self.small.weight.requires_grad_(self.full.weight.requires_grad)
         model.set_input_embeddings(self.small)

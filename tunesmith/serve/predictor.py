@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, RunError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
-from tunesmith.data.load import iter_batches
+from tunesmith.data.load import SOURCE, iter_batches
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.load import load_finished
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.text_classification import TextClassification
 
 CHUNK_ROWS = 4096
+ROW = "__row__"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted label (a tuple of labels in a multi-label run), its probability, and every label's probability."""
+    """The predicted label, its probability, and every label's probability.
+
+    In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p).
+    """
 
     label: str | tuple[str, ...]
     probability: float
@@ -41,14 +44,16 @@ class Predictor:
     def __init__(self, run: RunDir) -> None:
         from transformers import AutoTokenizer
 
+        if "train" not in run.manifest["stages"]:
+            remedy = "Run the same command again until it is done."
+            raise RunError(Issue(str(run.path), "must be a finished run", "no trained model yet", remedy))
         self.spec = read_resolved(run.path / "resolved.yaml")
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
         self.columns: list[str] = list(profile["columns"]["text"])
         self.task = TextClassification(self.labels, multi_label=self.spec.data.multi_label, pair=len(self.columns) == 2)
-        self.processor = AutoTokenizer.from_pretrained(run.path / "model")
-        self.model: Any = load_finished(self.task.head, run.path / "model")
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
+        self.model: Any = load_finished(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """One Prediction per text, in order; pairs of texts for a model of sentence pairs."""
@@ -89,6 +94,7 @@ class Predictor:
             try:
                 done = 0
                 for number, rows in enumerate(self._chunks(source)):
+                    _refuse_collisions(source, rows, self._schema(top))
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)
                     watch(done)
@@ -113,11 +119,16 @@ class Predictor:
         usable = texts.select(pl.all_horizontal(pl.all().is_not_null() & (pl.all().str.strip_chars() != ""))).to_series()
         index = usable.arg_true()
         predicted = self.predict_frame(texts.filter(usable)) if len(index) else None
-        added = pl.DataFrame({"#": index.cast(pl.Int64)})
-        if predicted is not None:
-            added = added.hstack(_columns(predicted, self.labels, min(top, len(self.labels))))
-        kept = rows.drop([c for c in rows.columns if c in added.columns or c == "__source__"])
-        return kept.with_columns(pl.int_range(pl.len()).alias("#")).join(added, on="#", how="left", maintain_order="left").drop("#")
+        schema = self._schema(min(top, len(self.labels)))
+        answers = pl.DataFrame(schema=schema) if predicted is None else _columns(predicted, self.labels, min(top, len(self.labels)))
+        added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
+        kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
+        return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
+
+    def _schema(self, top: int) -> dict[str, Any]:
+        label: Any = pl.List(pl.String) if self.task.multi_label else pl.String
+        ranked = {name: kind for k in range(top) for name, kind in ((f"top_{k + 1}", pl.String), (f"top_{k + 1}_probability", pl.Float32))}
+        return {"predicted": label, "probability": pl.Float32, **ranked}
 
 
 def load(run: str | Path) -> Predictor:
@@ -127,6 +138,14 @@ def load(run: str | Path) -> Predictor:
         RunError: there is no finished run at that path.
     """
     return Predictor(existing_run(Path(run)))
+
+
+def _refuse_collisions(source: str, rows: pl.DataFrame, schema: dict[str, Any]) -> None:
+    taken = [name for name in rows.columns if name in schema or name == ROW]
+    if taken:
+        raise DataError(
+            Issue(source, "must not have columns that predictions are written to", ", ".join(taken), "Rename them in the table.")
+        )
 
 
 def _as_frame(texts: Sequence[str | tuple[str, str]], pair: bool) -> pl.DataFrame:
@@ -155,10 +174,17 @@ def _columns(predicted: pl.DataFrame, labels: list[str], top: int) -> pl.DataFra
 
 
 def _join(parts: Path, target: Path) -> None:
-    whole = pl.scan_parquet(parts / "*.parquet", missing_columns="insert")
+    # Types are those of a chunk: a column may be empty in one and whole numbers, then fractions, in the next.
+    whole = pl.concat([pl.scan_parquet(part) for part in sorted(parts.glob("*.parquet"))], how="diagonal_relaxed")
     temporary = target.with_name(f".{target.name}.writing")
     if target.suffix == ".csv":
-        whole.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("|")).sink_csv(temporary)
+        whole = whole.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("|"))
+        nested = [name for name, kind in whole.collect_schema().items() if kind.is_nested()]
+        if nested:
+            raise DataError(
+                Issue(f"--output {target.name}", f"cannot hold the nested column {nested[0]!r}", "CSV", "Write .parquet or .jsonl.")
+            )
+        whole.sink_csv(temporary)
     elif target.suffix == ".jsonl":
         whole.sink_ndjson(temporary)
     else:

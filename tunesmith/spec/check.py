@@ -13,7 +13,7 @@ from tunesmith.spec.schema import SGD, Features, Spec
 REMOTE = ("http://", "https://", "s3://", "hf://", "gs://")
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
-    "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "checkpoint_minutes",
+    "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
 )  # fmt: skip
 
 
@@ -55,6 +55,11 @@ def _data(spec: Spec) -> list[Issue]:
         issues.append(
             Issue("data.label_separator", "has a meaning only with multi_label: true", data.label_separator, "Remove one or add the other.")
         )
+    if not data.validation and not data.test and data.validation_share + data.test_share > 0.8:
+        shares = f"{data.validation_share} and {data.test_share}"
+        issues.append(
+            Issue("data", "must leave a fifth of the rows for training", f"validation_share and test_share of {shares}", "Lower them.")
+        )
     for split in ("validation", "test"):
         given, share = data.model_dump()[split], f"{split}_share"
         if given and share in data.model_fields_set:
@@ -72,6 +77,9 @@ def _training(spec: Spec) -> list[Issue]:
             for field in LOOP_ONLY
             if field in spec.train.model_fields_set
         ]
+    if isinstance(spec.strategy, Features) and spec.strategy.head == "linear":
+        unused = [field for field in ("dropout", "head_start", "precision") if field in spec.train.model_fields_set]
+        issues += [Issue(f"train.{field}", "has no effect with strategy.kind: features", "", "Remove it.") for field in unused]
     if isinstance(spec.train.optimizer, SGD) and spec.train.optimizer.nesterov and spec.train.optimizer.momentum == 0:
         issues.append(Issue("train.optimizer.nesterov", "needs a momentum above 0", "0"))
     if spec.train.batch_size and spec.train.gradient_accumulation_steps > spec.train.batch_size:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith.spec.schema import SGD, Features, Full, Layers, Lora, Part, Spec
+from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Layers, Lora, Part, Spec
 
 LENGTH_MULTIPLE = 8
 
@@ -107,6 +107,8 @@ def _learning_rate(spec: Spec) -> tuple[float, str]:
     strategy = spec.strategy
     if isinstance(spec.train.optimizer, SGD):
         return 1e-2, "default for sgd"
+    if isinstance(spec.train.optimizer, Adafactor):
+        return 5e-3, "default for adafactor, which takes it relative to the size of the weights"
     if isinstance(strategy, Full):
         return 1e-4, "default for full"
     if isinstance(strategy, Layers):

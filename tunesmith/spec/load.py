@@ -64,6 +64,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         text = path.read_bytes().decode("utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise SpecError(Issue(str(path), "must be readable", error.strerror or str(error))) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = f" line {mark.line + 1}" if mark else ""
@@ -194,6 +196,6 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
         name: anchor(getattr(spec.data, name)) for name in ("train", "validation", "test") if name in spec.data.model_fields_set
     }
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
-    if (folder / spec.model.name).is_dir():
+    if spec.model.name != "starter" and (folder / spec.model.name).is_dir():
         update["model"] = spec.model.model_copy(update={"name": str(folder / spec.model.name)})
     return spec.model_copy(update=update)

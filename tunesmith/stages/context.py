@@ -17,7 +17,7 @@ from torch import Tensor
 from tunesmith.core.errors import DataError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Issue, Progress
-from tunesmith.core.rundir import RunDir
+from tunesmith.core.rundir import RunDir, sha256_json
 from tunesmith.core.seeding import seed_for
 from tunesmith.evaluate.metrics import fast_score, metrics_for
 from tunesmith.models.load import load_processor
@@ -27,6 +27,14 @@ from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
 
 SPLITS = ("train", "validation", "test")
+STAGE_NAMES = ("prepare", "resolve", "embed", "train", "evaluate", "document")
+
+
+def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
+    """The hash of all that a stage is made from: program version, spec, source data, and what earlier stages wrote."""
+    manifest = rundir.manifest
+    upstream = rundir.output_hashes(STAGE_NAMES[: STAGE_NAMES.index(name)])
+    return sha256_json([version, name, manifest["spec"], manifest["data"], upstream])
 
 
 @dataclass
@@ -85,7 +93,7 @@ class Context:
         name = str(self.spec.evaluate.metric)
         value = fast_score(name, targets, probabilities.double().numpy(), self.given.data.multi_label)
         if math.isnan(value):
-            remedy = "Choose another metric, or give more validation rows."
+            remedy = "Choose another metric, give more validation rows, or lower train.learning_rate if training diverged."
             raise DataError(Issue("evaluate.metric", "must be defined on the validation rows", f"{name} is not a number", remedy))
         return value
 

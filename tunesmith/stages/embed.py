@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from tunesmith.tasks.base import Encoding
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
+CLASS_ROWS = 5
 
 
 def embed(context: Context, stage: StageWriter) -> None:
@@ -37,15 +39,30 @@ def embed(context: Context, stage: StageWriter) -> None:
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
     """Row numbers by split: all rows for the features strategy, else as many as head and baseline need."""
-    spec, order = context.spec, context.table("train")["id"].arg_sort().to_list()
+    spec = context.spec
     baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
     head = HEAD_ROWS if spec.train.head_start == "fitted" else 0
     wanted = {
-        "train": sorted(order if everything else order[: BASELINE_ROWS if baseline else head]),
+        "train": list(range(len(context.table("train")))) if everything else sample_rows(context, BASELINE_ROWS if baseline else head),
         "validation": list(range(len(context.table("validation")))) if baseline or everything else [],
         "test": list(range(len(context.table("test")))) if baseline else [],
     }
     return {split: rows for split, rows in wanted.items() if rows}
+
+
+def sample_rows(context: Context, count: int) -> list[int]:
+    """Row numbers of the first `count` training rows by content hash, and of the first rows of every class, ascending."""
+    order = context.table("train")["id"].arg_sort().to_list()
+    if count == 0:
+        return []
+    targets, seen = context.task.targets(context.table("train")), Counter[int]()
+    chosen = set(order[:count])
+    for row in order[count:]:
+        for label in [int(targets[row])] if targets.ndim == 1 else targets[row].nonzero()[0].tolist():
+            seen[label] += 1
+            if seen[label] <= CLASS_ROWS:
+                chosen.add(row)
+    return sorted(chosen)
 
 
 def load_features(folder: Path, split: str) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars"
 
 def evaluate(context: Context, stage: StageWriter) -> None:
     """Write predictions/ and the scores of the model and of its baselines."""
-    model = load_finished(context.task.head, context.rundir.path / "model")
+    model = load_finished(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
     started = time.perf_counter()
     test = pl.DataFrame()
     for split in ("validation", "test"):

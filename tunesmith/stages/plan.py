@@ -65,7 +65,7 @@ def make_plan(spec: Spec, runs: Path) -> Plan:
     """Check the spec, the data and the model; measure a few steps; put all problems into one Plan."""
     plan = Plan(spec, check_spec(spec, metric_names(spec)))
     prepared = None
-    files_missing = any(issue.where.startswith(("data.train", "data.validation", "data.test")) for issue in plan.issues)
+    files_missing = any(issue.where.split("[")[0] in ("data.train", "data.validation", "data.test") for issue in plan.issues)
     if not files_missing:
         try:
             prepared = prepare_data(spec)

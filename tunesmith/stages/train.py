@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tunesmith.core.records import Finding, Progress
-from tunesmith.core.rundir import StageWriter, sha256_file
+from tunesmith.core.rundir import StageWriter, sha256_file, sha256_json
 from tunesmith.models.anatomy import output_layer
 from tunesmith.models.build import build_model, has_bias, set_head
 from tunesmith.models.linear import Linear, Penalty, choose_logistic, fit_logistic
@@ -17,7 +17,7 @@ from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.schema import Features
 from tunesmith.stages.context import Context
-from tunesmith.stages.embed import HEAD_ROWS, load_features
+from tunesmith.stages.embed import HEAD_ROWS, load_features, sample_rows
 from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
 from tunesmith.train.head import FeatureTask, LinearHead, feature_encoding
 from tunesmith.train.optim import decay_is_linear
@@ -33,6 +33,7 @@ def train(context: Context, stage: StageWriter) -> None:
         fitted = _logistic(model, context, stage) if strategy.head == "logistic" else _linear(model, context)
     else:
         model, size, fitted = _weights(model, context, stage)
+    context.processor.model_max_length = context.spec.model.max_length  # what a pipeline with truncation=True then cuts at
     for name in save_model(model, context.processor, stage.path("model")):
         stage.wrote(f"model/{name}")
     if (context.rundir.path / "history.jsonl").exists():
@@ -58,11 +59,11 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
 
 
 def fitted_head(model: Any, context: Context) -> Linear:
-    """A regression on what the output layer of the untrained model reads, from at most 5,000 training rows."""
+    """A regression on what the output layer of the untrained model reads, from a sample that holds every class."""
     features = load_features(context.rundir.path, "train")
-    order = context.table("train")["id"].gather(features["row"].tolist()).arg_sort().head(HEAD_ROWS).to_list()
-    rows = features["row"][order].tolist()
-    targets = context.task.targets(context.table("train"))[rows]
+    wanted = set(sample_rows(context, HEAD_ROWS))
+    order = [place for place, row in enumerate(features["row"].tolist()) if row in wanted]
+    targets = context.task.targets(context.table("train"))[features["row"][order].tolist()]
     context.watch(Progress("train", 0, 1, note="fitting the head on frozen features"))
     return fit_logistic(features["head_input"][order], targets, len(context.labels), _penalty(context, model))
 
@@ -115,6 +116,7 @@ def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> 
         score=context.score,
         higher_is_better=context.higher_is_better,
         folder=context.rundir.path / "checkpoints",
+        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed"))),
         watch=context.watch,
         stop=context.stop,
     )

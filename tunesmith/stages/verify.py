@@ -8,6 +8,7 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.document.document import render
 from tunesmith.document.verify import Verification, verify
 from tunesmith.serve.predictor import Predictor
+from tunesmith.stages.context import STAGE_NAMES, stage_inputs
 
 
 def verify_run(rundir: RunDir, level: int) -> Verification:
@@ -19,4 +20,8 @@ def verify_run(rundir: RunDir, level: int) -> Verification:
             loaded.append(Predictor(run))
         return loaded[0].predict_frame(pl.read_parquet(run.path / f"data/{split}.parquet"))
 
-    return verify(rundir.path, level, predict, render)
+    def inputs(run: RunDir) -> dict[str, str]:
+        stages = run.manifest["stages"]
+        return {name: stage_inputs(run, name, stages[name]["versions"]["tunesmith"]) for name in STAGE_NAMES if name in stages}
+
+    return verify(rundir.path, level, predict, render, inputs)

@@ -39,8 +39,8 @@ def load_trained(model: Any, state: dict[str, Tensor]) -> None:
         parameters[name].copy_(value)
 
 
-def save_checkpoint(path: Path, learner: Learner, position: Position) -> None:
-    """Write weights, optimiser, schedule, random state and position."""
+def save_checkpoint(path: Path, learner: Learner, position: Position, inputs: str) -> None:
+    """Write weights, optimiser, schedule, random state, position, and the hash of what training depends on."""
     patience = position.patience
     state = {
         "weights": trained_state(learner.model),
@@ -50,19 +50,22 @@ def save_checkpoint(path: Path, learner: Learner, position: Position) -> None:
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "position": [position.step, position.seconds, position.best_step],
         "patience": [patience.best, patience.waited],
+        "inputs": inputs,
     }
     temporary = path.with_name(f".{path.name}.writing")
     torch.save(state, temporary)
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path, learner: Learner, patience: Patience) -> Position | None:
-    """Restore a learner; gives the position, or None when there is no checkpoint or it cannot be read."""
+def load_checkpoint(path: Path, learner: Learner, patience: Patience, inputs: str) -> Position | None:
+    """Restore a learner; gives the position, or None when there is no checkpoint, it cannot be read, or has other inputs."""
     if not path.exists():
         return None
     try:
         state = torch.load(path, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError):
+        return None
+    if state["inputs"] != inputs:
         return None
     load_trained(learner.model, state["weights"])
     learner.optimizer.load_state_dict(state["optimizer"])

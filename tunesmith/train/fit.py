@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -19,6 +20,7 @@ from tunesmith.core.errors import RunError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Issue, Progress, StepInfo
 from tunesmith.models.forward import predict_logits
+from tunesmith.models.load import device
 from tunesmith.models.strategies import frozen_prefix, rate_levels
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Batch, Encoding, Task
@@ -32,7 +34,11 @@ from tunesmith.train.stopping import Patience
 
 @dataclass(frozen=True)
 class Job:
-    """What `fit` works on. `score` judges validation logits; `watch` hears of progress; `stop` says when to leave early."""
+    """What `fit` works on.
+
+    `score` judges validation logits; `watch` hears of progress; `stop` says when to leave early. A checkpoint in `folder`
+    is continued only when it was made from the same `inputs`, a hash of all that training depends on.
+    """
 
     spec: Spec
     task: Task
@@ -41,6 +47,7 @@ class Job:
     score: Callable[[Tensor], float]
     higher_is_better: bool
     folder: Path
+    inputs: str
     watch: Callable[[Progress], None]
     stop: StopRequest
 
@@ -62,7 +69,7 @@ class Fitted:
 def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
     """Optimiser, schedule and accelerator for a model whose strategy has been applied."""
     train = spec.train
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=device() == "cpu")
     if accelerator.num_processes > 1:
         found = f"{accelerator.num_processes} processes"
         raise RunError(
@@ -91,7 +98,7 @@ def fit(model: Any, job: Job) -> Fitted:
     learner = make_learner(model, job.spec, order.steps)
     job.folder.mkdir(parents=True, exist_ok=True)
     fresh = Position(0, 0.0, 0, Patience(job.spec.train.patience, job.higher_is_better))
-    start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience) or fresh
+    start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     position, stopped_by = _loop(learner, job, order, start)
     load_trained(learner.model, load_file(job.folder / "best.safetensors"))
     assert position.patience.best is not None, "the last step is always scored"
@@ -134,7 +141,7 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position) -> tuple
             asked = job.stop.signal is not None
             if asked or info.step in evaluations or time.perf_counter() - saved > 60 * job.spec.train.checkpoint_minutes:
                 history.flush()
-                save_checkpoint(job.folder / "last.pt", learner, position)
+                save_checkpoint(job.folder / "last.pt", learner, position, job.inputs)
                 saved = time.perf_counter()
             if asked:
                 raise job.stop.error()
@@ -147,7 +154,9 @@ def _evaluated(info: StepInfo, position: Position, learner: Learner, job: Job) -
     score = job.score(predict_logits(learner.model, job.task, job.validation))
     patience = position.patience.update(score)
     if patience.improved or not (job.folder / "best.safetensors").exists():
-        save_file(trained_state(learner.model), job.folder / "best.safetensors")
+        temporary = job.folder / ".best.safetensors.writing"
+        save_file(trained_state(learner.model), temporary)
+        os.replace(temporary, job.folder / "best.safetensors")
         position = replace(position, best_step=info.step)
     return replace(info, score=score, is_best=patience.improved), replace(position, patience=patience)
 
@@ -175,4 +184,6 @@ class _History:
         self.lines.append(json.dumps(asdict(info)))
 
     def flush(self) -> None:
-        self.path.write_text("".join(f"{line}\n" for line in self.lines), "utf-8")
+        temporary = self.path.with_name(".history.jsonl.writing")
+        temporary.write_text("".join(f"{line}\n" for line in self.lines), "utf-8")
+        os.replace(temporary, self.path)

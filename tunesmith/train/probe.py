@@ -29,7 +29,6 @@ class Estimate:
     steps: int
     seconds: float
     peak_memory_bytes: int
-    seconds_per_step: float
 
 
 def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tokens: int) -> Estimate:
@@ -54,7 +53,7 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tok
     per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
     evaluation = slope / 3 * validation_tokens * spec.train.evaluations_per_epoch
     total = order.epochs * (per_epoch + evaluation)
-    return Estimate(order.steps, total, peak_memory_bytes(), total / order.steps)
+    return Estimate(order.steps, total, peak_memory_bytes())
 
 
 def _padded(batch: StepBatch) -> int:
