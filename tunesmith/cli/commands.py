@@ -17,7 +17,8 @@ from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.spec.load import load_spec
 
-console = Console()
+# Where nobody looks at a terminal (a log, a pipe), lines are wide enough for paths to stay whole.
+console = Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _say(text: str) -> None:
