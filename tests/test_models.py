@@ -151,6 +151,17 @@ def test_layers_trains_the_top_and_freezes_the_rest(loaded: Loaded) -> None:
     assert all(dict(model.named_parameters())[n].grad is None for n in parts.embeddings)
 
 
+@pytest.mark.parametrize("top", [0, 1, 2])
+def test_dropout_is_off_below_the_trained_blocks_alone(bert: Loaded, top: int) -> None:
+    strategy = Layers(kind="layers", top=top)
+    model = apply_strategy(bert.model, strategy).train()
+    for module in frozen_prefix(model, strategy):
+        module.training = False
+    off = {name for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and not m.training}
+    frozen = ("bert.embeddings", *(f"bert.encoder.layer.{n}." for n in range(2 - top)))
+    assert off == {name for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and name.startswith(frozen)}
+
+
 def test_layers_refuses_more_blocks_than_there_are(bert: Loaded) -> None:
     with pytest.raises(ModelError, match="at most 2"):
         apply_strategy(bert.model, Layers(kind="layers", top=3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tunesmith.core.errors import DataError, SpecError
 from tunesmith.core.records import Issue
-from tunesmith.core.rundir import disk_errors
+from tunesmith.core.rundir import disk_errors, sha256_file
 from tunesmith.pipeline import Run, Watch, run
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Card, Data, Evaluate, Model, Train
@@ -38,13 +38,15 @@ def fit(table: Any, target: str, runs: Path | str = "runs", watch: Watch | None 
     """
     frame = as_frame(table)
     raw = _raw_spec(dials)
-    content = hashlib.sha256("".join(map(str, frame.hash_rows(seed=0))).encode()).hexdigest()[:16]
-    raw.setdefault("name", f"table-{content[:8]}")
     folder = Path(runs) / "tables"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{os.getpid()}.writing"
+        frame.write_parquet(temporary)
+        content = sha256_file(temporary)[:16]
         path = folder / f"{content}.parquet"
-        frame.write_parquet(path)
+        os.replace(temporary, path)
+    raw.setdefault("name", f"table-{content[:8]}")
     raw["data"] = {**raw.get("data", {}), "train": str(path), "label": target}
     return run(load_spec(raw), runs, watch)
 

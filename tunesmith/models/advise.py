@@ -46,5 +46,4 @@ def gather(task: Task, train: pl.DataFrame, processor: Any, config: Any, fast_bf
     """The Facts that `spec.defaults.resolve` needs, and the lengths behind them."""
     limit = max_length(processor, config)
     lengths = token_lengths(task, train, processor, limit)
-    classes = len(task.model_options["id2label"])
-    return Facts(len(train), classes, lengths.p99, limit, fast_bfloat16, task.metrics[0]), lengths
+    return Facts(len(train), lengths.p99, limit, fast_bfloat16, task.metrics[0]), lengths

@@ -5,7 +5,7 @@ Shape suffixes: N = all rows, B = rows of a batch, T = tokens, C = classes, E = 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from tunesmith.data.batches import length_batches
 from tunesmith.models.anatomy import output_layer
-from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.base import Batch, Encoding, Task
 
 BATCH_ROWS = 64
 Watch = Callable[[int, int], None]  # (rows done, rows in all)
+Part = tuple[list[int], Tensor]  # row numbers of a batch, and a value for each
 
 
 @dataclass(frozen=True)
@@ -31,43 +32,39 @@ class Frozen:
 
 def predict_logits(model: Any, task: Task, encoding: Encoding, watch: Watch | None = None) -> Tensor:
     """Logits (N, C) in float32 on the CPU, in the order of the rows. The model's train/eval mode is left as it was."""
-    parts: list[Tensor] = []
-    order: list[int] = []
-    with _inference(model) as device:
-        for numbers in length_batches(encoding.lengths, BATCH_ROWS, None):
-            batch = task.collate([encoding.rows[n] for n in numbers])
-            batch.pop("labels", None)
-            parts.append(model(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu())
-            order += numbers
-            if watch:
-                watch(len(order), len(encoding.rows))
-    return _in_order(parts, order)
+    with _inference(model):
+        passes = [(numbers, outputs.logits.float().cpu()) for numbers, _, outputs in _passes(model, task, encoding, watch)]
+    return _in_order(passes)
 
 
 def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None = None) -> Frozen:
     """Features of all rows from one pass, in the order of the rows."""
-    heads: list[Tensor] = []
-    means: list[Tensor] = []
-    order: list[int] = []
+    heads: list[Part] = []
+    means: list[Part] = []
     seen: list[Tensor] = []
     output = output_layer(model, model.config.num_labels)[1]
     hook = output.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     try:
-        with _inference(model) as device:
-            for numbers in length_batches(encoding.lengths, BATCH_ROWS, None):
-                batch = task.collate([encoding.rows[n] for n in numbers])
-                batch.pop("labels", None)
-                batch = {k: v.to(device) for k, v in batch.items()}
-                hidden_BTE = model(**batch, output_hidden_states=True).hidden_states[-1].float()
-                mask_BT1 = batch["attention_mask"].unsqueeze(-1)
-                means.append(((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu())
-                heads.append(_one_per_row(seen.pop(), batch).float().cpu())
-                order += numbers
-                if watch:
-                    watch(len(order), len(encoding.rows))
+        with _inference(model):
+            for numbers, batch, outputs in _passes(model, task, encoding, watch, output_hidden_states=True):
+                hidden_BTE, mask_BT1 = outputs.hidden_states[-1].float(), batch["attention_mask"].unsqueeze(-1)
+                means.append((numbers, ((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu()))
+                heads.append((numbers, _one_per_row(seen.pop(), batch).float().cpu()))
     finally:
         hook.remove()
-    return Frozen(_in_order(heads, order), _in_order(means, order))
+    return Frozen(_in_order(heads), _in_order(means))
+
+
+def _passes(model: Any, task: Task, encoding: Encoding, watch: Watch | None, **options: bool) -> Iterator[tuple[list[int], Batch, Any]]:
+    """Row numbers, batch and outputs, longest rows first."""
+    device, done = next(model.parameters()).device, 0
+    for numbers in length_batches(encoding.lengths, BATCH_ROWS, None):
+        batch = task.collate([encoding.rows[n] for n in numbers])
+        batch = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+        yield numbers, batch, model(**batch, **options)
+        done += len(numbers)
+        if watch:
+            watch(done, len(encoding.rows))
 
 
 def _one_per_row(inputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -78,20 +75,20 @@ def _one_per_row(inputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return inputs[torch.arange(len(inputs), device=inputs.device), last_B]
 
 
-def _in_order(parts: list[Tensor], order: list[int]) -> Tensor:
-    joined = torch.cat(parts)
+def _in_order(parts: list[Part]) -> Tensor:
+    joined = torch.cat([values for _, values in parts])
     result = torch.empty_like(joined)
-    result[torch.tensor(order)] = joined
+    result[torch.tensor([number for numbers, _ in parts for number in numbers])] = joined
     return result
 
 
 @contextmanager
-def _inference(model: Any) -> Any:
+def _inference(model: Any) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
-            yield next(model.parameters()).device
+            yield
     finally:
         for module, was in training.items():
             module.training = was

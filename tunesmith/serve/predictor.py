@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tunesmith.core.errors import DataError, RunError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
+from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE, iter_batches
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.load import load_finished
@@ -87,13 +88,14 @@ class Predictor:
         The input's columns are kept; added are `predicted`, `probability`, and `top_1` … `top_k` with their probabilities.
         Rows with an empty text get null predictions. The target appears only when it is complete.
         """
+        top = min(top, len(self.labels))
         parts = target.with_name(f".{target.name}.parts")
         with disk_errors(target):
             shutil.rmtree(parts, ignore_errors=True)
             parts.mkdir(parents=True)
             try:
                 done = 0
-                for number, rows in enumerate(self._chunks(source)):
+                for number, rows in enumerate(iter_batches((source,), self.spec.data, CHUNK_ROWS)):
                     _refuse_collisions(source, rows, self._schema(top))
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)
@@ -105,22 +107,13 @@ class Predictor:
                 shutil.rmtree(parts, ignore_errors=True)
         return done
 
-    def _chunks(self, source: str) -> Iterator[pl.DataFrame]:
-        data = self.spec.data
-        for rows in iter_batches((source,), data, CHUNK_ROWS):
-            missing = [c for c in self.columns if c not in rows.columns]
-            if missing:
-                raise DataError(Issue(source, f"must have the column {missing[0]!r}", ", ".join(rows.columns), "Rename it in the table."))
-            yield rows
-
     def _with_predictions(self, rows: pl.DataFrame, top: int) -> pl.DataFrame:
-        names = ["text", "text_pair"][: len(self.columns)]
-        texts = rows.select(pl.col(c).cast(pl.String).alias(n) for c, n in zip(self.columns, names, strict=True))
+        texts = text_columns(rows, self.columns).drop("source")
         usable = texts.select(pl.all_horizontal(pl.all().is_not_null() & (pl.all().str.strip_chars() != ""))).to_series()
         index = usable.arg_true()
         predicted = self.predict_frame(texts.filter(usable)) if len(index) else None
-        schema = self._schema(min(top, len(self.labels)))
-        answers = pl.DataFrame(schema=schema) if predicted is None else _columns(predicted, self.labels, min(top, len(self.labels)))
+        schema = self._schema(top)
+        answers = pl.DataFrame(schema=schema) if predicted is None else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)

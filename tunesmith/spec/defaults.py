@@ -19,7 +19,6 @@ class Facts:
     """What derivations may look at. Token lengths include special tokens."""
 
     train_rows: int
-    classes: int
     tokens_p99: int
     model_max_length: int
     fast_bfloat16: bool

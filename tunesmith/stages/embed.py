@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
-from tunesmith.spec.schema import Features
+from tunesmith.spec.schema import Features, Spec
 from tunesmith.stages.context import Context
 from tunesmith.tasks.base import Encoding
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
 CLASS_ROWS = 5
+ALL_ROWS = sys.maxsize
 
 
 def embed(context: Context, stage: StageWriter) -> None:
@@ -39,22 +41,23 @@ def embed(context: Context, stage: StageWriter) -> None:
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
     """Row numbers by split: all rows for the features strategy, else as many as head and baseline need."""
-    spec = context.spec
-    baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
-    head = HEAD_ROWS if spec.train.head_start == "fitted" else 0
-    wanted = {
-        "train": list(range(len(context.table("train")))) if everything else sample_rows(context, BASELINE_ROWS if baseline else head),
-        "validation": list(range(len(context.table("validation")))) if baseline or everything else [],
-        "test": list(range(len(context.table("test")))) if baseline else [],
+    return {
+        split: list(range(len(context.table(split)))) if limit == ALL_ROWS else sample_rows(context, limit)
+        for split, limit in splits_to_embed(context.spec).items()
     }
-    return {split: rows for split, rows in wanted.items() if rows}
+
+
+def splits_to_embed(spec: Spec) -> dict[str, int]:
+    """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
+    baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
+    train = ALL_ROWS if everything else BASELINE_ROWS if baseline else HEAD_ROWS if spec.train.head_start == "fitted" else 0
+    wanted = {"train": train, "validation": ALL_ROWS if baseline or everything else 0, "test": ALL_ROWS if baseline else 0}
+    return {split: limit for split, limit in wanted.items() if limit}
 
 
 def sample_rows(context: Context, count: int) -> list[int]:
     """Row numbers of the first `count` training rows by content hash, and of the first rows of every class, ascending."""
     order = context.table("train")["id"].arg_sort().to_list()
-    if count == 0:
-        return []
     targets, seen = context.task.targets(context.table("train")), Counter[int]()
     chosen = set(order[:count])
     for row in order[count:]:

@@ -15,7 +15,7 @@ from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
 from tunesmith.evaluate.evaluate import Judging, differences, findings_of
 from tunesmith.evaluate.predict import predict
-from tunesmith.models.load import load_finished
+from tunesmith.models.load import device, load_finished
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import load_features
 
@@ -69,11 +69,11 @@ def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
 
 def _environment() -> list[Finding]:
     versions = [Finding(f"environment/{name}", f"Version of {name}", version(name), source="read") for name in PACKAGES]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device() == "cuda" else "cpu"
     return [
         *versions,
         Finding("environment/python", "Version of Python", platform.python_version(), source="read"),
         Finding("environment/platform", "Operating system", platform.platform(), source="read"),
         Finding("environment/cpus", "Processor cores", psutil.cpu_count(logical=True) or 1, "cores", source="read"),
-        Finding("environment/device", "Device", device, source="read"),
+        Finding("environment/device", "Device", name, source="read"),
     ]

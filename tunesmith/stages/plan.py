@@ -17,14 +17,14 @@ from tunesmith.data.prepare import prepare as prepare_data
 from tunesmith.models.advise import gather
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
-from tunesmith.models.load import load_config, load_processor, public_id
+from tunesmith.models.load import device, load_config, load_processor, public_id
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import Resolved, resolve
 from tunesmith.spec.schema import Features, Spec
-from tunesmith.stages.embed import BASELINE_ROWS, HEAD_ROWS
+from tunesmith.stages.embed import splits_to_embed
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task, metric_names
 from tunesmith.train.fit import peak_memory_bytes
@@ -93,7 +93,7 @@ def _add_data(plan: Plan, prepared: Prepared) -> None:
 def _add_model(plan: Plan, prepared: Prepared) -> None:
     spec = plan.spec
     task, processor = make_task(spec, prepared.labels, prepared.train), load_processor(spec.model)
-    rates = measure_rates(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    rates = measure_rates(torch.device(device()))
     facts, _ = gather(task, prepared.train, processor, load_config(spec.model), rates.fast_bfloat16)
     plan.resolved = resolve(spec, facts)
     spec = plan.resolved.spec
@@ -131,13 +131,12 @@ def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:
 def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float) -> float:
     """Seconds of what is not training: frozen features, the heads fitted on them, and predictions."""
     lengths = encodings["train"].lengths
-    baseline = "features" in spec.evaluate.baselines
-    everything = isinstance(spec.strategy, Features)
-    embedded = len(lengths) if everything else BASELINE_ROWS if baseline else HEAD_ROWS if spec.train.head_start == "fitted" else 0
-    embedded = min(embedded, len(lengths))
-    test, validation = sum(encodings["test"].lengths), sum(encodings["validation"].lengths)
-    tokens = sum(lengths) * embedded / len(lengths) + (test if baseline else 0) + (validation if everything or baseline else 0)
-    return (tokens + test + validation) * per_token + HEAD_SECONDS_PER_ROW * embedded
+    needed = splits_to_embed(spec)
+    embedded = min(needed.get("train", 0), len(lengths))
+    tokens = sum(lengths) * embedded / len(lengths)
+    for split in ("validation", "test"):
+        tokens += sum(encodings[split].lengths) * (2 if split in needed else 1)  # predicted in any case
+    return tokens * per_token + HEAD_SECONDS_PER_ROW * embedded
 
 
 def _add_disk(plan: Plan, runs: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter
 from tunesmith.models.advise import gather
-from tunesmith.models.load import load_config
+from tunesmith.models.load import device, load_config
 from tunesmith.spec.defaults import resolve as fill
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.train.precision import measure_rates
@@ -15,7 +15,7 @@ from tunesmith.train.precision import measure_rates
 
 def resolve(context: Context, stage: StageWriter) -> None:
     """Write resolved.yaml; count the rows whose text is longer than the model will see."""
-    rates = measure_rates(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    rates = measure_rates(torch.device(device()))
     config = load_config(context.given.model)
     facts, lengths = gather(context.task, context.table("train"), context.processor, config, rates.fast_bfloat16)
     artefact = stage.write_text("resolved.yaml", fill(context.given, facts).as_yaml())
