@@ -13,7 +13,7 @@ from tunesmith.models.load import max_length
 from tunesmith.spec.defaults import Facts
 from tunesmith.tasks.base import Task
 
-SAMPLE_ROWS = 20000
+SAMPLE_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Lengths:
 
 
 def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -> Lengths:
-    """Lengths up to `limit` tokens of at most 20,000 training rows, the first by content hash."""
+    """Lengths up to `limit` tokens of at most 5,000 training rows, the first by content hash."""
     sample = train.sort("id").head(SAMPLE_ROWS)
     lengths = task.encode(sample.drop("label"), processor, limit).lengths
     return Lengths(int(np.percentile(lengths, 50)), int(np.percentile(lengths, 99)), max(lengths), len(lengths))

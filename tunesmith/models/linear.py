@@ -8,11 +8,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 ITERATIONS = 200
@@ -92,7 +91,10 @@ def choose_logistic(
     return Chosen(fitted[best], best, scores)
 
 
-def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[LogisticRegression, bool]:
+def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[Any, bool]:
+    from sklearn.exceptions import ConvergenceWarning  # two seconds to import: only when a regression is fitted
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = LogisticRegression(
