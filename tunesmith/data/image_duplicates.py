@@ -1,0 +1,341 @@
+"""Pairs of pictures that are copies: the same, re-encoded, resized, brighter, mirrored, turned, or cropped a little.
+
+A thumbnail's cosine coefficients over any window of it are a linear map of the thumbnail, so the 64-bit hash of a picture
+in all 8 orientations and under 81 crops costs two small matrix products. Candidates are all pairs whose hashes differ by
+at most a radius (an exact search); each is then aligned and verified by a correlation of 150 coefficients.
+
+Axis legend: N pictures, Q queries, V variants (orientation x crop), W windows along one axis, S thumbnail side,
+K frequencies along one axis, F coefficients kept, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+
+SIDE = 32
+FREQUENCIES, HASH_FREQUENCIES = 16, 10
+TERMS, HASH_BITS = 150, 64
+CROPS = (0.0, 0.05, 0.1)
+MOST_CROP, FINEST = 0.125, 1 / 160
+CHUNKS, CHUNK_BITS = 4, 16
+FLAT = 2.0
+"""Grey levels (of 255) of standard deviation below which a picture has nothing to be recognised by."""
+NOISE = 1e-3
+"""Variance of a unit-length coefficient that re-encoding and resampling add; weighs fine coefficients down."""
+PRIOR_ROWS = 50
+BLOCK_HITS = 1_000_000
+ORIENTATIONS = (
+    "as it is", "mirrored", "upside down", "turned by 180", "transposed", "turned right", "turned left", "transposed the other way",
+)  # fmt: skip
+"""Name of orientation o: bit 0 mirrors left and right, bit 1 top and bottom, bit 2 transposes, before both."""
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """Verified pairs: row numbers left < right, similarity (at most 1), what turns one into the other, and what was searched.
+
+    `statement` says it in one sentence; `compared` are the candidates that were aligned, `flat` the rows without detail.
+    """
+
+    left: Ints
+    right: Ints
+    similarity: Floats
+    transform: tuple[str, ...]
+    flat: Ints
+    rows: int
+    compared: int
+    statement: str
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> Floats:
+    """The picture as SIDE x SIDE grey levels (0-255, float), squeezed to a square; pixels are HxW or HxWx3."""
+    from PIL import Image
+
+    grey = Image.fromarray(pixels).convert("L").convert("F")
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+
+
+def image_hashes(thumbnails_NSS: Floats) -> Words:
+    """64 bits per picture: signs of its lowest cosine coefficients, without the constant one (Zauner 2010, pHash)."""
+    return _packed(_coefficients(thumbnails_NSS, np.zeros((len(thumbnails_NSS), 4)))[:, :HASH_BITS] > 0)
+
+
+def within_radius(queries_Q: Words, hashes_N: Words, radius: int) -> Iterator[tuple[Ints, Ints, NDArray[np.uint8]]]:
+    """Blocks of (query, row, distance): every pair that differs in at most `radius` of 64 bits, each exactly once.
+
+    Multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four 16-bit chunks differs in at most radius/4 bits.
+    """
+    reach = radius // CHUNKS
+    masks = _masks(reach)
+    for chunk in range(CHUNKS):
+        keys_N = _chunk(hashes_N, chunk)
+        order = np.argsort(keys_N, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys_N, minlength=1 << CHUNK_BITS))])
+        keys_Q = _chunk(queries_Q, chunk)
+        for mask in masks:
+            probes = keys_Q ^ mask
+            for query, place in _members(starts[probes], starts[probes + 1]):
+                row = order[place]
+                differing = queries_Q[query] ^ hashes_N[row]
+                distance = np.bitwise_count(differing)
+                keep = np.flatnonzero(distance <= radius)
+                if chunk:
+                    keep = keep[_is_first(differing[keep], chunk, reach)]
+                if len(keep):
+                    yield query[keep], row[keep], distance[keep]
+
+
+def image_pairs(hashes_N: Words, radius: int) -> tuple[Ints, Ints, NDArray[np.uint8]]:
+    """All (left, right, distance) with left < right whose hashes differ in at most `radius` bits, sorted."""
+    found = [(q[q < n], n[q < n], d[q < n]) for q, n, d in within_radius(hashes_N, hashes_N, radius)]
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
+    left, right, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((right, left))
+    return left[order], right[order], distance[order]
+
+
+def find_image_pairs(thumbnails_NSS: Floats, threshold: float = 0.95, radius: int = 7, crop_radius: int = 7) -> ImagePairs:
+    """All verified pairs among the pictures; of equal thumbnails each is paired with the first alone.
+
+    A pair is a candidate where the hash of one in one of 8 orientations differs from the other's by at most `radius` bits,
+    or by at most `crop_radius` bits after one of 80 crops (0, 5 or 10 % a side). It is verified where after alignment
+    (crops of up to 12.5 % a side) the correlation of their whitened coefficients reaches `threshold`.
+    """
+    flat = np.flatnonzero(thumbnails_NSS.std(axis=(1, 2)) < FLAT)
+    _, first, inverse = np.unique(thumbnails_NSS.reshape(len(thumbnails_NSS), -1), axis=0, return_index=True, return_inverse=True)
+    copies = np.flatnonzero(first[inverse] != np.arange(len(inverse)))
+    copies = copies[~np.isin(copies, flat)]
+    rows = np.setdiff1d(np.sort(first), flat)
+    pairs = _verified(thumbnails_NSS[rows], threshold, radius, crop_radius)
+    left = np.concatenate([rows[pairs.left], first[inverse[copies]]])
+    right = np.concatenate([rows[pairs.right], copies])
+    similarity = np.concatenate([pairs.similarity, np.ones(len(copies), np.float32)])
+    names = (*pairs.names, *(ORIENTATIONS[0] for _ in copies))
+    order = np.lexsort((right, left))
+    statement = (
+        f"{len(order)} pairs with a similarity of at least {threshold} among {len(thumbnails_NSS)} pictures, of which {len(flat)} "
+        f"have no detail and were not compared; searched: all hashes within {radius} of 64 bits in 8 orientations and within "
+        f"{crop_radius} bits under crops of up to 10 % a side; {pairs.compared} candidates compared"
+    )
+    transform = tuple(names[place] for place in order)
+    return ImagePairs(left[order], right[order], similarity[order], transform, flat, len(thumbnails_NSS), pairs.compared, statement)
+
+
+@dataclass(frozen=True)
+class _Verified:
+    left: Ints
+    right: Ints
+    similarity: Floats
+    names: list[str]
+    compared: int
+
+
+@dataclass(frozen=True)
+class _Whitening:
+    """Mean and weight of each coefficient, so that what most pictures share does not count as likeness."""
+
+    mean_F: Floats
+    weight_F: Floats
+
+    def __call__(self, unit_PF: Floats) -> Floats:
+        terms = unit_PF.shape[-1]
+        white = (unit_PF - self.mean_F[:terms]) * self.weight_F[:terms]
+        return white / np.linalg.norm(white, axis=-1, keepdims=True)
+
+
+def _verified(thumbnails_NSS: Floats, threshold: float, radius: int, crop_radius: int) -> _Verified:
+    """Pairs of distinct pictures with detail."""
+    base_NF = _coefficients(thumbnails_NSS, np.zeros((len(thumbnails_NSS), 4)))
+    white = _whitening(base_NF)
+    white_NF = white(base_NF)
+    hashes_N = _packed(base_NF[:, :HASH_BITS] > 0)
+    coarse_NF = white(_unit(base_NF[:, :HASH_BITS]))
+    parts, compared = [], 0
+    for left, right, orientation, crop in _candidates(thumbnails_NSS, hashes_N, coarse_NF, white, (radius, crop_radius)):
+        similarity, crop = _aligned(_turned(thumbnails_NSS[left], orientation), white_NF[right], crop, white)
+        compared += len(left)
+        keep = similarity >= threshold
+        parts.append((left[keep], right[keep], similarity[keep], orientation[keep], crop[keep].max(axis=1)))
+    if not parts:
+        return _Verified(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [], 0)
+    left, right, similarity, orientation, crop = (np.concatenate(column) for column in zip(*parts, strict=True))
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    order = np.lexsort((-similarity, high, low))
+    best = order[_firsts(low[order], high[order])]
+    names = [ORIENTATIONS[orientation[i]] + (", cropped" if crop[i] > 0.015 else "") for i in best]
+    return _Verified(low[best], high[best], similarity[best], names, compared)
+
+
+def _candidates(
+    thumbnails_NSS: Floats, hashes_N: Words, coarse_NF: Floats, white: _Whitening, radii: tuple[int, int]
+) -> Iterator[tuple[Ints, Ints, Ints, Floats]]:
+    """Blocks of (left, right, orientation, crop_P4): for each pair in the radius the variant of left most like right."""
+    crops_V4 = np.array([(a, b, c, d) for a in CROPS for b in CROPS for c in CROPS for d in CROPS], np.float32)
+    pictures = max(1, 200_000 // (8 * len(crops_V4)))
+    for start in range(0, len(hashes_N), pictures):
+        variants_QF = _variants(thumbnails_NSS[start : start + pictures])
+        queries_Q = _packed(variants_QF > 0)
+        variants_QF = white(variants_QF)
+        plain = np.arange(len(queries_Q)) % len(crops_V4) == 0
+        hits = []
+        for chosen, radius in ((np.flatnonzero(plain), radii[0]), (np.flatnonzero(~plain), radii[1])):
+            for query, right, _ in within_radius(queries_Q[chosen], hashes_N, radius):
+                query = chosen[query]
+                other = start + query // (8 * len(crops_V4)) != right
+                query, right = query[other], right[other]
+                likeness = np.einsum("pf,pf->p", variants_QF[query], coarse_NF[right])
+                near = likeness > 0.7
+                hits.append((query[near], right[near], likeness[near]))
+        query, right, likeness = (np.concatenate(column) for column in zip(*hits, strict=True)) if hits else (np.empty(0, int),) * 3
+        left = start + query // (8 * len(crops_V4))
+        order = np.lexsort((-likeness, right, left))
+        best = order[_firsts(left[order], right[order])]
+        variant = query[best] % (8 * len(crops_V4))
+        for part in range(0, len(best), 4096):
+            piece = slice(part, part + 4096)
+            orientation, crop = np.divmod(variant[piece], len(crops_V4))
+            yield left[best][piece], right[best][piece], orientation, crops_V4[crop]
+
+
+def _variants(thumbnails_NSS: Floats) -> Floats:
+    """The lowest coefficients of each picture in 8 orientations and all crops, unit length, (N * 8 * 81) x F."""
+    ends = [(a, b) for a in CROPS for b in CROPS]
+    basis = np.stack([_basis(a, b)[:HASH_FREQUENCIES] for a, b in ends])
+    along, across = _terms(HASH_BITS)
+    turned = np.stack([_turned(thumbnails_NSS, np.full(len(thumbnails_NSS), o)) for o in range(8)], axis=1)
+    half = np.einsum("wks,nost->nowkt", basis, turned, optimize=True)
+    full = np.einsum("nowkt,vmt->nowvkm", half, basis, optimize=True)
+    return _unit(full[..., along, across].reshape(-1, HASH_BITS))
+
+
+def _aligned(thumbnails_PSS: Floats, target_PF: Floats, crop_P4: Floats, white: _Whitening) -> tuple[Floats, Floats]:
+    """Best similarity to the target and the crop (top, bottom, left, right shares) that gives it: coordinate search."""
+    moves = np.array([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)])
+    crop_P4 = np.round(crop_P4 / FINEST).astype(np.int64)
+    most = round(MOST_CROP / FINEST)
+    rows = np.arange(len(crop_P4))
+    best = np.full(len(crop_P4), -1.0, np.float32)
+    for step in (4, 2, 2, 1, 1):
+        for axis in (0, 2):
+            tried_PM4 = np.repeat(crop_P4[:, None], len(moves), axis=1)
+            tried_PM4[:, :, axis : axis + 2] += step * moves
+            tried_PM4 = np.clip(tried_PM4, 0, most)
+            unit = _coefficients(thumbnails_PSS, tried_PM4.astype(np.float64) * FINEST)
+            similarity = np.einsum("pmf,pf->pm", white(unit), target_PF)
+            choice = similarity.argmax(axis=1)
+            crop_P4, best = tried_PM4[rows, choice], similarity[rows, choice]
+    return best.astype(np.float32), (crop_P4 * FINEST).astype(np.float32)
+
+
+def _coefficients(thumbnails_PSS: Floats, crop_PM4: NDArray[np.float64]) -> Floats:
+    """Unit vectors of the TERMS lowest cosine coefficients (no constant) of windows of the thumbnails; P x F or P x M x F."""
+    index = np.round(crop_PM4 / FINEST).astype(np.int64)
+    table = _bases()
+    along, across = _terms(TERMS)
+    out = []
+    for start in range(0, len(index), 256):
+        piece = index[start : start + 256]
+        half = np.matmul(table[piece[..., 0], piece[..., 1]], thumbnails_PSS[start : start + 256][(slice(None), *[None] * (index.ndim - 2))])
+        full = np.matmul(half, table[piece[..., 2], piece[..., 3]].swapaxes(-1, -2))
+        out.append(_unit(full[..., along, across]))
+    return np.concatenate(out) if out else np.empty((0, TERMS), np.float32)
+
+
+@cache
+def _bases() -> Floats:
+    """The cosine basis of every window [start, 1 - end] in steps of FINEST, indexed by both."""
+    steps = round(MOST_CROP / FINEST) + 1
+    return np.stack([np.stack([_basis(a * FINEST, b * FINEST) for b in range(steps)]) for a in range(steps)])
+
+
+def _basis(start: float, end: float) -> Floats:
+    """FREQUENCIES x SIDE: integrals over each cell of cos(pi k (u - start) / length) within the window [start, 1 - end]."""
+    length = 1 - end - start
+    edges = np.clip(np.linspace(0, 1, SIDE + 1), start, 1 - end)
+    k = np.arange(1, FREQUENCIES)[:, None]
+    waves = np.diff(np.sin(np.pi * k * (edges - start) / length), axis=1) / (np.pi * k) * np.sqrt(2)
+    return np.concatenate([np.diff(edges)[None] / length, waves]).astype(np.float32)
+
+
+@cache
+def _terms(count: int) -> tuple[Ints, Ints]:
+    """Frequencies (along y, along x) of the lowest `count` coefficients, the constant one left out."""
+    pairs = [(i, j) for i in range(FREQUENCIES) for j in range(FREQUENCIES) if i + j]
+    lowest = sorted(pairs, key=lambda pair: (pair[0] ** 2 + pair[1] ** 2, pair))[:count]
+    along, across = np.array(lowest).T
+    return along, across
+
+
+def _whitening(base_NF: Floats) -> _Whitening:
+    """Mean and deviation of the coefficients of this set, drawn to those of natural pictures (1/f) where it is small."""
+    along, across = _terms(TERMS)
+    prior = 1 / (along**2 + across**2)
+    share = len(base_NF) / (len(base_NF) + PRIOR_ROWS)
+    mean = share * base_NF.mean(axis=0) if len(base_NF) else np.zeros(TERMS)
+    spread = base_NF.var(axis=0) if len(base_NF) else 0.0
+    variance = share * spread + (1 - share) * prior / prior.sum()
+    return _Whitening(mean.astype(np.float32), (1 / np.sqrt(variance + NOISE)).astype(np.float32))
+
+
+def _turned(thumbnails_PSS: Floats, orientation_P: Ints) -> Floats:
+    """Each thumbnail in its orientation (see ORIENTATIONS)."""
+    turned = np.where((orientation_P & 4 > 0)[:, None, None], thumbnails_PSS.swapaxes(1, 2), thumbnails_PSS)
+    turned = np.where((orientation_P & 2 > 0)[:, None, None], turned[:, ::-1], turned)
+    return np.where((orientation_P & 1 > 0)[:, None, None], turned[:, :, ::-1], turned)
+
+
+def _unit(values: Floats) -> Floats:
+    return (values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _packed(bits_N64: NDArray[np.bool_]) -> Words:
+    """64 bits as one word, spread so that each 16-bit chunk has low and high frequencies."""
+    spread = bits_N64.reshape(-1, CHUNK_BITS, CHUNKS).swapaxes(1, 2).reshape(-1, HASH_BITS)
+    return np.packbits(spread, axis=1).view(np.uint64).ravel()
+
+
+def _chunk(words: Words, chunk: int) -> Ints:
+    return ((words >> np.uint64(CHUNK_BITS * chunk)) & np.uint64((1 << CHUNK_BITS) - 1)).astype(np.int64)
+
+
+def _masks(reach: int) -> list[int]:
+    """All 16-bit words with at most `reach` bits set."""
+    return [mask for mask in range(1 << CHUNK_BITS) if mask.bit_count() <= reach]
+
+
+def _is_first(differing: Words, chunk: int, reach: int) -> NDArray[np.bool_]:
+    """Whether no earlier chunk has already found this pair."""
+    return np.all([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)], axis=0)
+
+
+def _members(starts_Q: Ints, stops_Q: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Blocks of (query, place) for every place in [start, stop) of each query, in bounded memory."""
+    queries = np.flatnonzero(stops_Q > starts_Q)
+    sizes = (stops_Q - starts_Q)[queries]
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(queries):
+        done = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, done + BLOCK_HITS, side="right")))
+        size = sizes[first:last]
+        offset = np.cumsum(size) - size
+        place = np.arange(size.sum()) + np.repeat(starts_Q[queries[first:last]] - offset, size)
+        yield np.repeat(queries[first:last], size), place
+        first = last
+
+
+def _firsts(left: Ints, right: Ints) -> NDArray[np.bool_]:
+    """Where a sorted list of pairs has a pair for the first time."""
+    new = np.ones(len(left), bool)
+    new[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+    return new
