@@ -1,4 +1,4 @@
-"""Cleaning and splitting: every row is accounted for, and a row keeps its place when others come."""
+"""Cleaning: every row is accounted for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.core.seeding import unit_interval
-from tunesmith.data.clean import EXPLANATIONS, Reason, clean, clean_across, cleaned_text, content_ids, without_unknown_labels
-from tunesmith.data.split import split
+from tunesmith.data.clean import EXPLANATIONS, Reason, clean, clean_across, cleaned_text, without_unknown_labels
 
 
 def table(rows: list[tuple[Any, Any]], name: str = "t.csv") -> pl.DataFrame:
@@ -119,76 +117,3 @@ def test_labels_that_training_lacks_leave_the_test(wrap: Any) -> None:
     kept, dropped = without_unknown_labels({"train": train, "validation": test.clear(), "test": test})
     assert kept["test"]["text"].to_list() == ["u"]
     assert reasons(dropped) == [("t.csv:2", "unknown_label")]
-
-
-def labelled(numbers: list[int], classes: int) -> pl.DataFrame:
-    rows = table([(f"text {n}", f"c{n % classes}") for n in numbers])
-    return rows.insert_column(0, content_ids(rows))
-
-
-def places(rows: pl.DataFrame, seed: int = 0, validation: float = 0.1, test: float = 0.1) -> dict[str, str]:
-    done = split(rows, seed, validation, test)
-    return {
-        identity: name
-        for name, part in (("train", done.train), ("validation", done.validation), ("test", done.test))
-        for identity in part["id"]
-    }
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    numbers=st.sets(st.integers(0, 2000), min_size=1, max_size=150),
-    more=st.sets(st.integers(0, 2000), max_size=50),
-    classes=st.integers(1, 8),
-    seed=st.integers(0, 5),
-)
-def test_rows_keep_their_split_when_rows_are_added(numbers: set[int], more: set[int], classes: int, seed: int) -> None:
-    small, large = labelled(sorted(numbers), classes), labelled(sorted(numbers | more), classes)
-    before, after = places(small, seed), places(large, seed)
-    assert set(before) == set(small["id"])
-    natural = {}
-    for identity in before:
-        u = unit_interval(seed, identity)
-        natural[identity] = "test" if u < 0.1 else "validation" if u < 0.2 else "train"
-    moved = {identity for identity in before if before[identity] != natural[identity]}
-    for identity, place in before.items():
-        if after[identity] != place:  # only the documented exceptions: placed by the rules for small classes, before or now
-            assert identity in moved or after[identity] != natural[identity]
-    shuffled = large.sample(fraction=1.0, shuffle=True, seed=1)
-    assert places(shuffled, seed) == after
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
-    seed=st.integers(0, 20),
-    shares=st.tuples(st.sampled_from([0.0, 0.01, 0.1, 0.5]), st.sampled_from([0.0, 0.01, 0.1, 0.5])),
-)
-def test_every_class_with_three_rows_is_in_every_split(sizes: list[int], seed: int, shares: tuple[float, float]) -> None:
-    rows = table([(f"{c} {n}", f"c{c}") for c, size in enumerate(sizes) for n in range(size)])
-    rows = rows.insert_column(0, content_ids(rows))
-    done = split(rows, seed, *shares)
-    assert done.train.height + done.validation.height + done.test.height == rows.height
-    for number, size in enumerate(sizes):
-        found = [part.filter(pl.col("label") == f"c{number}").height for part in (done.train, done.validation, done.test)]
-        expected = [True, size >= 3 and shares[0] > 0, size >= 3 and shares[1] > 0]
-        assert [count > 0 for count in found] == expected
-    assert done.rare_rows == sum(size for size in sizes if size < 3)
-    assert len(done.rare_classes) == sum(size < 3 for size in sizes)
-    if all(size > 11 for size in sizes) and done.moved:
-        assert done.moved < rows.height
-
-
-def test_the_shares_are_kept_on_many_rows() -> None:
-    done = split(labelled(list(range(5000)), 3), 0, 0.1, 0.2)
-    assert abs(done.test.height / 5000 - 0.2) < 0.02
-    assert abs(done.validation.height / 5000 - 0.1) < 0.02
-    assert done.moved == 0
-
-
-def test_multi_label_rows_count_for_their_rarest_label() -> None:
-    rows = table([(f"t{n}", ["common", "rare"] if n < 3 else ["common"] if n % 2 else []) for n in range(200)])
-    rows = rows.insert_column(0, content_ids(rows))
-    done = split(rows, 0, 0.1, 0.1)
-    for part in (done.train, done.validation, done.test):
-        assert part.filter(pl.col("label").list.contains("rare")).height == 1

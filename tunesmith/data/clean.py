@@ -25,6 +25,9 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     IN_OTHER_SPLIT = "in_other_split"
     UNKNOWN_LABEL = "unknown_label"
+    NO_SPLIT = "no_split"
+    NO_MOMENT = "no_moment"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -34,6 +37,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.DUPLICATE: "The same text with the same label appears before, in the same table.",
     Reason.IN_OTHER_SPLIT: "The same text is in the test table, or a training row's text is in the validation table.",
     Reason.UNKNOWN_LABEL: "No training row has this label, so the model cannot learn it.",
+    Reason.NO_SPLIT: "The column that names the split says neither train nor validation nor test.",
+    Reason.NO_MOMENT: "The cell with the row's time is empty or cannot be read.",
+    Reason.NEAR_DUPLICATE: "Nearly the same text with the same label appears before, in the training split.",
 }
 
 
@@ -91,6 +97,30 @@ def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str
         if name in kept:
             kept[name] = _without(kept[name], unknown, Reason.UNKNOWN_LABEL, pl.lit(f"in {name}"), gone)
     return kept, _all(gone)
+
+
+def by_place(table: pl.DataFrame) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
+    """The rows of each split that the column `place` names, without that column, and the rows for which it names none."""
+    gone: list[pl.DataFrame] = []
+    rows = _without(table, pl.col("place").is_null(), Reason.NO_SPLIT, pl.lit(""), gone)
+    named = {name: rows.filter(pl.col("place") == name).drop("place") for name in SPLITS}
+    return {name: part for name, part in named.items() if part.height or name == "train"}, _all(gone)
+
+
+def without_moment(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows whose time is known, and those that left."""
+    gone: list[pl.DataFrame] = []
+    return _without(rows, pl.col("moment").is_null(), Reason.NO_MOMENT, pl.lit(""), gone), _all(gone)
+
+
+def without_near_duplicates(rows: pl.DataFrame, clusters: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The first row of each cluster and label, and those that left; `clusters` has the cluster number of each row."""
+    gone: list[pl.DataFrame] = []
+    marked = rows.with_columns(clusters.alias("_cluster"))
+    label = pl.col("label").list.join("\x1f") if rows.schema["label"] == pl.List else pl.col("label")
+    key = pl.struct("_cluster", label.alias("_label"))
+    kept = _without(marked, ~key.is_first_distinct(), Reason.NEAR_DUPLICATE, pl.format("like {}", pl.col("source").first().over(key)), gone)
+    return kept.drop("_cluster"), _all(gone)
 
 
 def cleaned_text(text: pl.Expr) -> pl.Expr:

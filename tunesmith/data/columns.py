@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,7 +11,7 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.load import SOURCE
-from tunesmith.spec.schema import Data
+from tunesmith.spec.schema import ByColumn, ByTime, Data
 
 TEXT_NAMES = (
     "text", "sentence", "utterance", "message", "content", "body", "comment", "review", "tweet", "post", "document",
@@ -25,20 +25,32 @@ LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "area", "emotion",
     "tag", "tags", "genre", "department", "queue", "priority", "type", "gold_label", "gold", "y",
 )  # fmt: skip
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing", "holdout"),
+}
 NEVER_A_LABEL = ("split", "fold", "set", "partition", "subset", "date", "time", "timestamp", "index", "lang", "language", "source")
 MOST_CLASSES = 10_000
+MOST_NAMES = 20
 WHOLE_NUMBER = r"^\s*[+-]?\d+(\.0*)?\s*$"
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The chosen columns and a readable reason for each; `label` is None where none is needed (prediction)."""
+    """The chosen columns and a readable reason for each; `label` is None where none is needed (prediction).
+
+    `group`, `moment` and `place` say which rows belong together, when each was made, and which split it is for.
+    """
 
     text: tuple[str, ...]
     label: str | None
     multi_label: bool
     why: dict[str, str]
+    group: str | None = None
+    moment: str | None = None
+    place: str | None = None
 
 
 def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
@@ -48,34 +60,39 @@ def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
         DataError: with every problem: a named column is missing (the closest is named), or nothing fits.
     """
     names = [name for name in table.columns if name != SOURCE]
-    issues = _missing([*(data.text or ()), *([data.label] if data.label else [])], names, data)
+    issues = _missing(
+        {**dict.fromkeys(data.text or (), "data.text"), **({data.label: "data.label"} if data.label else {}), **told(data)}, names
+    )
     if issues:
         raise DataError(issues)
     why: dict[str, str] = {}
-    text = data.text or _infer_text(table, data.label, why)
-    label = data.label or _infer_label(table, text, why)
+    free = table.drop(set(told(data)) - {*(data.text or ()), data.label})
+    text = data.text or _infer_text(free, data.label, why)
+    label = data.label or _infer_label(free, text, why)
     why |= {name: "named in the spec" for name in (*text, label) if name and name not in why}
     if len(names) == 1:
         found = f"one column, {names[0]!r}"
         remedy = "If cells are separated by another character, set data.delimiter."
         raise DataError(Issue("data.train", "must have a text and a label column", found, remedy))
     if not text:
-        issues.append(Issue("data.text", "must be found among the columns", ", ".join(names), "Set data.text to the column with the text."))
+        issues.append(Issue("data.text", "must be found among the columns", _listed(names), "Set data.text to the column with the text."))
     if not label:
         issues.append(
-            Issue("data.label", "must be found among the columns", ", ".join(names), "Set data.label to the column with the label.")
+            Issue("data.label", "must be found among the columns", _listed(names), "Set data.label to the column with the label.")
         )
     if issues:
         raise DataError(issues)
-    return Columns(tuple(text), label, data.multi_label, why)
+    why |= dict.fromkeys(told(data), "named in the spec")
+    moment, place = (data.split.column if isinstance(data.split, rule) else None for rule in (ByTime, ByColumn))
+    return Columns(tuple(text), label, data.multi_label, why, data.group, moment, place)
 
 
 def require_columns(table: pl.DataFrame, columns: Columns, split: str) -> list[Issue]:
     """A problem for each chosen column that a validation or test table lacks."""
     names = [name for name in table.columns if name != SOURCE]
-    wanted = [*columns.text, *([columns.label] if columns.label else [])]
+    wanted = [*columns.text, *([columns.label] if columns.label else []), *([columns.group] if columns.group else [])]
     return [
-        Issue(f"data.{split}", f"must have the column {name!r}", ", ".join(names), _closest(name, names))
+        Issue(f"data.{split}", f"must have the column {name!r}", _listed(names), _closest(name, names))
         for name in wanted
         if name not in names
     ]
@@ -89,7 +106,7 @@ def text_columns(table: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
     """
     names = [name for name in table.columns if name != SOURCE]
     missing = [
-        Issue(f"column {name!r}", "must be in the table", ", ".join(names), _closest(name, names)) for name in wanted if name not in names
+        Issue(f"column {name!r}", "must be in the table", _listed(names), _closest(name, names)) for name in wanted if name not in names
     ]
     if missing:
         raise DataError(missing)
@@ -98,7 +115,8 @@ def text_columns(table: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
 
 
 def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFrame:
-    """The rows with columns `text`, `text_pair` (only for pairs), `label` (text, or sorted lists) and `source`.
+    """The rows with columns `text`, `text_pair` (only for pairs), `label` (text, or sorted lists), `source`, and where they are told
+    `group` (text), `moment` (microseconds since 1970) and `place` (train, validation or test); null where a cell says nothing.
 
     Raises:
         DataError: a chosen column holds values that cannot be texts or labels.
@@ -111,7 +129,53 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
         raise DataError(issues)
     label = _label_lists(table, columns, data) if columns.multi_label else _label_texts(table, columns)
     texts = text_columns(table, columns.text)
-    return texts.select(pl.exclude("source"), label.alias("label"), pl.col("source"))
+    more = [label.alias("label"), texts["source"]]
+    if columns.group:
+        more.append(_group_names(table[columns.group]).alias("group"))
+    if columns.moment and columns.moment in table.columns:
+        more.append(moments(table[columns.moment]).alias("moment"))
+    if columns.place and columns.place in table.columns:
+        more.append(_places(table[columns.place]).alias("place"))
+    return texts.drop("source").with_columns(more)
+
+
+def moments(column: pl.Series) -> pl.Series:
+    """Microseconds since 1970 of dates, times, ISO 8601 text or numbers (seconds); null where a cell is none of these."""
+    name = f"column {column.name!r}"
+    if column.dtype.is_numeric():
+        whole = column.cast(pl.Float64).fill_nan(None)
+        return (whole * 1e6).cast(pl.Int64, strict=False)
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("us")).cast(pl.Int64)
+    if column.dtype != pl.String:
+        raise DataError(Issue(name, "must hold dates or times", str(column.dtype), "Write them as 2024-05-31 or 2024-05-31T14:00:00Z."))
+    text = (
+        column.str.strip_chars().str.replace(r"(?i)z$", "+00:00").str.replace(r"^(\d{4})/(\d\d)/(\d\d)", "$1-$2-$3").str.replace(" ", "T")
+    )
+    parsed = text.to_frame("t").select(
+        pl.coalesce(
+            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.convert_time_zone("UTC").dt.epoch("us"),
+            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us").dt.epoch("us"),
+            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M", strict=False, time_unit="us").dt.epoch("us"),
+            pl.col("t").str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.epoch("us"),
+            (pl.col("t").str.extract(r"^(\d{9,10}(?:\.\d+)?)$").cast(pl.Float64) * 1e6).cast(pl.Int64),
+        )
+    )
+    return parsed.to_series()
+
+
+def _group_names(column: pl.Series) -> pl.Series:
+    """Groups as text; null for an empty cell."""
+    if column.dtype.is_nested() or column.dtype == pl.Binary:
+        raise DataError(Issue(f"column {column.name!r}", "must hold one group a row", str(column.dtype), "Choose another with data.group."))
+    text = column.cast(pl.String).str.strip_chars()
+    return text.set(text == "", None)
+
+
+def _places(column: pl.Series) -> pl.Series:
+    """The split that each cell names; null for any other word."""
+    words = {word: name for name, known in SPLIT_WORDS.items() for word in known}
+    return column.cast(pl.String).str.strip_chars().str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.String)
 
 
 def check_labels(label: pl.Series) -> list[Issue]:
@@ -134,17 +198,23 @@ def check_labels(label: pl.Series) -> list[Issue]:
     return []
 
 
-def _missing(wanted: Sequence[str], names: Sequence[str], data: Data) -> list[Issue]:
+def told(data: Data) -> dict[str, str]:
+    """The columns that say how rows are split, each with the field of the spec that names it."""
+    named = {data.group: "data.group"} if data.group else {}
+    return {**named, **({data.split.column: "data.split.column"} if isinstance(data.split, (ByTime, ByColumn)) else {})}
+
+
+def _missing(wanted: Mapping[str, str], names: Sequence[str]) -> list[Issue]:
     return [
-        Issue(
-            "data.label" if name == data.label else "data.text",
-            f"must name a column of the table: {name!r}",
-            ", ".join(names),
-            _closest(name, names),
-        )
-        for name in wanted
+        Issue(where, f"must name a column of the table: {name!r}", _listed(names), _closest(name, names))
+        for name, where in wanted.items()
         if name not in names
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, the first of them if there are many."""
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def _closest(name: str, names: Sequence[str]) -> str:

@@ -13,16 +13,11 @@ import yaml
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
-from tunesmith.data.columns import Columns, choose_columns
+from tunesmith.data.columns import SPLIT_WORDS, Columns, choose_columns
 from tunesmith.data.load import FORMATS, Loaded, load
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.schema import Data
 
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval"),
-    "test": ("test", "testing", "holdout"),
-}
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
 GUIDANCE = """\

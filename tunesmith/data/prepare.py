@@ -12,13 +12,26 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Finding, Issue
 from tunesmith.core.rundir import StageWriter, sha256_file
-from tunesmith.data.clean import SPLITS, Cleaned, clean, clean_across, without_unknown_labels
+from tunesmith.data.certificate import Searched, empty_search, text_part
+from tunesmith.data.clean import (
+    SPLITS,
+    Cleaned,
+    by_place,
+    clean,
+    clean_across,
+    empty_dropped,
+    without_moment,
+    without_near_duplicates,
+    without_unknown_labels,
+)
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
+from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded, load
+from tunesmith.data.near import NearDuplicates, near_duplicates
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
-from tunesmith.data.split import Split, split
+from tunesmith.data.split import NAMES, Shares, Split, split, split_by_time, units_of
 from tunesmith.spec.check import matching_files
-from tunesmith.spec.schema import Data, Spec
+from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Prepared:
     profile: dict[str, Any]
     findings: list[Finding]
     issues: list[Issue]
+    search: Searched
 
     @property
     def is_pair(self) -> bool:
@@ -59,18 +73,27 @@ def prepare(spec: Spec) -> Prepared:
     issues = check_labels(tables["train"]["label"])
     if issues:
         raise DataError(issues)
+    gone = []
+    if columns.place:
+        tables, unplaced = by_place(tables["train"])
+        gone.append(unplaced)
     cleaned = {name: clean(tables.pop(name), spec.data.on_conflict) for name in list(tables)}
     kept, across = clean_across({name: part.kept for name, part in cleaned.items()})
-    parts = _split(kept, spec)
-    splits, unknown = without_unknown_labels({"train": parts.train, "validation": parts.validation, "test": parts.test})
-    dropped = pl.concat([*(part.dropped for part in cleaned.values()), across, unknown], how="diagonal")
+    if columns.moment:
+        kept["train"], timeless = without_moment(kept["train"])
+        gone.append(timeless)
+    near = _near(kept, spec.data)
+    parts, repeated = _apart(kept, near, spec)
+    splits, unknown = without_unknown_labels({name: vars(parts)[name].drop("moment", strict=False) for name in SPLITS})
+    searched = _searched(kept, splits, near)
+    dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, spec.data)
-    warnings += _warnings(splits, cleaned, parts)
+    warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"])]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
-    story = Story(files, columns, normalised, across.height, parts.moved, parts.rare_classes, parts.rare_rows, tuple(warnings))
+    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data))
     content = profile(splits, dropped, labels, story)
-    return Prepared(splits["train"], splits["validation"], splits["test"], dropped, labels, content, findings(content), warnings)
+    return Prepared(**splits, dropped=dropped, labels=labels, profile=content, findings=findings(content), issues=warnings, search=searched)
 
 
 def write(prepared: Prepared, stage: StageWriter) -> None:
@@ -81,6 +104,8 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
     stage.write_text("data/labels.json", json.dumps(prepared.labels, ensure_ascii=False, indent=1) + "\n")
     artefact = stage.write_text("data/profile.json", json.dumps(prepared.profile, ensure_ascii=False, indent=1) + "\n")
     where = pointers(prepared.profile)
+    stage.write("data/leaks.parquet", prepared.search.leaks.write_parquet)
+    stage.write("data/pairs.parquet", prepared.search.pairs.write_parquet)
     stage.find(*(replace(finding, artefact=replace(artefact, pointer=where[finding.id])) for finding in prepared.findings))
 
 
@@ -111,11 +136,73 @@ def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl
     return columns, {name: plain_table(part.table, columns, data) for name, part in loaded.items()}
 
 
-def _split(kept: dict[str, pl.DataFrame], spec: Spec) -> Split:
-    """Splits that are given stay; those that are not are cut from the training table."""
-    shares = {name: 0.0 if name in kept else spec.data.model_dump()[f"{name}_share"] for name in ("validation", "test")}
-    parts = split(kept["train"], spec.seed, shares["validation"], shares["test"])
-    return replace(parts, validation=kept.get("validation", parts.validation), test=kept.get("test", parts.test))
+def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
+    """Near-duplicates among the rows of all tables, one after the other; None when they are not wanted."""
+    return near_duplicates(_whole_text(_in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
+
+
+def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spec) -> tuple[Split, pl.DataFrame]:
+    """The splits: given ones stay, others are cut from the training table by unit. And the training rows dropped as repeated."""
+    data, train = spec.data, kept["train"]
+    clusters_N = near.clusters_N[: len(train)] if near else None
+    units = units_of(train["id"], clusters_N, train["group"] if data.group else None)
+    shares = Shares(*(0.0 if name in kept else data.model_dump()[f"{name}_share"] for name in ("validation", "test")))
+    if isinstance(data.split, ByTime):
+        parts = split_by_time(train, units, train["moment"].to_numpy(), shares)
+    else:
+        parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random))
+    parts = replace(parts, validation=kept.get("validation", parts.validation), test=kept.get("test", parts.test))
+    if clusters_N is None or data.near_duplicates is None or data.near_duplicates.in_train == "keep":
+        return parts, empty_dropped()
+    numbers = train.select("id", cluster=clusters_N)
+    rest, repeated = without_near_duplicates(parts.train, parts.train.join(numbers, on="id", maintain_order="left")["cluster"])
+    return replace(parts, train=rest), repeated
+
+
+def _searched(kept: dict[str, pl.DataFrame], splits: dict[str, pl.DataFrame], near: NearDuplicates | None) -> Searched:
+    """What is alike across the splits, by text and by group."""
+    rows = _in_order(kept).with_row_index("row")
+    places = pl.concat([splits[name].select("id", place=pl.lit(number)) for number, name in enumerate(NAMES)])
+    placed = rows.join(places, on="id", maintain_order="left")
+    place_N, found = placed["place"].to_numpy(), empty_search()
+    tables = [(found.leaks, found.pairs)]
+    if near:
+        tables.append(text_leaks(replace(near, group_N=near.group_N[placed["row"].to_numpy()]), placed["id"], place_N))
+    groups = None
+    if "group" in rows.columns:
+        tables.append(group_leaks(placed["group"], placed["id"], place_N))
+        groups = rows["group"].drop_nulls().n_unique()
+    return Searched(near, groups, pl.concat([leaks for leaks, _ in tables]), pl.concat([pairs for _, pairs in tables]))
+
+
+def group_warnings(rows: pl.DataFrame) -> list[Issue]:
+    """What is odd about the groups of a table: each row its own, a few that hold nearly all, rows without one."""
+    if "group" not in rows.columns or not rows.height:
+        return []
+    where, issues = "data.group", []
+    sizes = rows["group"].drop_nulls().value_counts()["count"]
+    missing = rows["group"].null_count()
+    if missing:
+        found = f"{missing} of {rows.height} rows without one"
+        issues.append(Issue(where, "should name a group for every row", found, "Each of them counts as a group of its own.", fatal=False))
+    largest = int(sizes.sort()[-1]) if sizes.len() else 0
+    if largest == 1:
+        found = f"{sizes.len()} groups of one row: it looks like a row id"
+        issues.append(Issue(where, "should hold rows together", found, "Choose the column of the patient, speaker or source.", fatal=False))
+    if largest > rows.height / 2:
+        found = f"one with {largest} of {rows.height} rows"
+        issues.append(Issue(where, "should have groups smaller than the splits", found, "It stays in training, whole.", fatal=False))
+    return issues
+
+
+def _whole_text(rows: pl.DataFrame) -> pl.Series:
+    """Text and pair as one text."""
+    return rows["text"] + "\n" + rows["text_pair"] if "text_pair" in rows.columns else rows["text"]
+
+
+def _in_order(kept: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """The rows of all tables, one after the other: train, validation, test."""
+    return pl.concat([kept[name] for name in SPLITS if name in kept], how="diagonal")
 
 
 def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, data: Data) -> None:
@@ -143,7 +230,7 @@ def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], part
         issues.append(
             Issue(
                 "data.train",
-                "should have three rows or more of each class",
+                "should have three rows or more of each class, in three clusters or groups",
                 found,
                 "They stay in training and are not tested.",
                 fatal=False,

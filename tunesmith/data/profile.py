@@ -12,6 +12,7 @@ from tunesmith.core.records import Finding, Issue
 from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
 from tunesmith.data.load import FileRecord
+from tunesmith.data.split import Split
 
 QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
 EXAMPLES = 5
@@ -27,10 +28,9 @@ class Story:
     columns: Columns
     normalised: int
     across: int
-    moved: int
-    rare_classes: tuple[str, ...]
-    rare_rows: int
+    parts: Split
     issues: tuple[Issue, ...]
+    alike: dict[str, Any]
 
 
 def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: list[str], story: Story) -> dict[str, Any]:
@@ -52,8 +52,14 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "dropped": {str(reason): {"rows": reasons.get(str(reason), 0), "explanation": EXPLANATIONS[reason]} for reason in Reason},
         "duplicates_across_splits": story.across,
         "normalised_texts": story.normalised,
-        "split": {"moved": story.moved, "rare_rows": story.rare_rows, "rare_class_count": len(story.rare_classes)},
-        "rare_classes": list(story.rare_classes),
+        "split": {
+            "moved": story.parts.moved,
+            "large_units": story.parts.large,
+            "rare_rows": story.parts.rare_rows,
+            "rare_class_count": len(story.parts.rare_classes),
+        },
+        "rare_classes": list(story.parts.rare_classes),
+        "alike": story.alike,
         "class_count": len(labels),
         "classes": _classes(splits, labels),
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
@@ -80,6 +86,8 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
     out.append(_count("data/normalised_texts", claim, profile["normalised_texts"], "texts", rows["read"]))
     claim = "rows whose split was changed so that every class with enough rows is in every split"
     out.append(_count("data/split/moved", claim, profile["split"]["moved"], "rows", rows["read"]))
+    claim = "clusters or groups kept in training because they are larger than the split they were drawn for"
+    out.append(_count("data/split/large_units", claim, profile["split"]["large_units"], "units"))
     claim = "rows kept in training because their class has too few rows to split"
     out.append(_count("data/split/rare_rows", claim, profile["split"]["rare_rows"], "rows", rows["read"]))
     claim = "classes with too few rows to be tested"
@@ -110,6 +118,7 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
     where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
     where |= {
         "data/split/moved": "/split/moved",
+        "data/split/large_units": "/split/large_units",
         "data/split/rare_rows": "/split/rare_rows",
         "data/split/rare_classes": "/split/rare_class_count",
     }

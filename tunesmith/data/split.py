@@ -1,82 +1,191 @@
-"""Which rows train, select and test: by content hash, so that a row keeps its place when other rows are added.
+"""Which rows train, select and test. Rows that belong together (a *unit*: one cluster, one group) never part.
 
-u = hash(seed, id) in [0, 1): test if u < test share, validation if u < test share + validation share, else train.
-Classes with three rows or more get at least one row in each split that is made: the smallest u goes to the test, the
-next to validation, the largest stays in train. Only rows moved by this rule, and rows of classes with fewer than
-three rows (which stay in train), can change place when rows are added.
+By hash: u = hash(seed, key of the unit) in [0, 1): test if u < test share, validation if u < test share + validation
+share, else train; so a row keeps its place when other rows are added. A unit with more rows than a split is to have
+stays in train. For stratified splits every class with three units or more gets a unit in each split: the one of
+smallest u moves. Classes with fewer stay in train.
+By time: the units that begin last are the test, those before them validation.
+
+Shape suffixes: N = rows, U = units.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tunesmith.core.seeding import unit_interval
+from tunesmith.data.near import connected
 
-FEWEST_ROWS = 3
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FEWEST_UNITS = 3
 TRAIN, VALIDATION, TEST = 0, 1, 2
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Units:
+    """Rows that must stay together. unit_N: unit of each row, 0 … U-1. rows_U: rows of each. keys_U: names that stay the same."""
+
+    unit_N: Array
+    rows_U: Array
+    keys_U: list[str]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much is set aside: shares of all rows; 0 makes no such split."""
+
+    validation: float
+    test: float
+
+    @property
+    def made(self) -> list[int]:
+        """The splits besides train that are made."""
+        return [place for place, share in ((TEST, self.test), (VALIDATION, self.validation)) if share > 0]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of each split in the order of the table, and what the rules for small classes did."""
+    """The rows of each split in the order of the table, and what the rules did. `large` units stayed in train for their size."""
 
     train: pl.DataFrame
     validation: pl.DataFrame
     test: pl.DataFrame
-    moved: int
-    rare_classes: tuple[str, ...]
-    rare_rows: int
+    moved: int = 0
+    large: int = 0
+    rare_classes: tuple[str, ...] = ()
+    rare_rows: int = 0
 
 
-def split(rows: pl.DataFrame, seed: int, validation_share: float, test_share: float) -> Split:
-    """The cleaned rows of one table cut into splits; a share of 0 makes none. A multi-label row counts for its rarest label."""
-    strata = _strata(rows["label"])
-    units_N = np.array([unit_interval(seed, content) for content in rows["id"]], dtype=np.float64)
-    codes_N = strata.rank("dense").to_numpy().astype(np.int64) - 1 if rows.height else np.zeros(0, np.int64)
-    natural_N = np.where(units_N < test_share, TEST, np.where(units_N < test_share + validation_share, VALIDATION, TRAIN))
-    places_N = _with_every_class(units_N, codes_N, natural_N, (validation_share > 0, test_share > 0))
-    sizes = np.bincount(codes_N) if rows.height else np.zeros(0, np.int64)
-    rare_N = (sizes < FEWEST_ROWS)[codes_N] if rows.height else np.zeros(0, bool)
-    return Split(
-        train=rows.filter(places_N == TRAIN),
-        validation=rows.filter(places_N == VALIDATION),
-        test=rows.filter(places_N == TEST),
-        moved=int(((places_N != natural_N) & ~rare_N).sum()),
-        rare_classes=tuple(sorted(set(strata.filter(rare_N)))),
-        rare_rows=int(rare_N.sum()),
+def units_of(ids: pl.Series, clusters_N: Array | None = None, groups: pl.Series | None = None) -> Units:
+    """Units from clusters (numbers) and groups (names; null for a row that has none): what either joins stays together.
+
+    The key of a unit is its smallest group name, or its smallest content id where no row has a group.
+    """
+    rows = len(ids)
+    unit_N = np.arange(rows) if clusters_N is None else clusters_N
+    if groups is not None:
+        codes_N = groups.rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
+        named_N = codes_N >= 0
+        first = int(unit_N.max()) + 1 if rows else 0
+        unit_N = connected(unit_N[named_N], first + codes_N[named_N], first + int(codes_N.max(initial=-1)) + 1)[unit_N]
+    unit_N = np.unique(unit_N, return_inverse=True)[1]
+    table = pl.DataFrame({"unit": unit_N, "id": ids, "group": groups if groups is not None else pl.Series([None] * rows, dtype=pl.String)})
+    keys = table.group_by("unit").agg(pl.len(), pl.col("group").min(), pl.col("id").min()).sort("unit")
+    return Units(unit_N, keys["len"].to_numpy(), keys["group"].fill_null(keys["id"]).to_list())
+
+
+def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, stratified: bool = True) -> Split:
+    """The cleaned rows of one table, set apart by hash."""
+    units_U = np.array([unit_interval(seed, key) for key in units.keys_U])
+    natural_U = np.where(units_U < shares.test, TEST, np.where(units_U < shares.test + shares.validation, VALIDATION, TRAIN))
+    most_U = np.select([natural_U == TEST, natural_U == VALIDATION], [shares.test * len(rows), shares.validation * len(rows)], np.inf)
+    large_U = (units.rows_U > np.maximum(most_U, 1)) & (natural_U != TRAIN)
+    natural_U = np.where(large_U, TRAIN, natural_U)
+    if not stratified:
+        return _parted(rows, natural_U[units.unit_N], large=int(large_U.sum()))
+    pairs = _classes_of_units(rows["label"], units.unit_N)
+    counts = pairs.group_by("label").len().sort("label")
+    rare = counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
+    rare_units = pairs.filter(pl.col("label").is_in(rare))["unit"].unique().to_numpy()
+    places_U = natural_U.copy()
+    places_U[rare_units] = TRAIN
+    _give_every_class(places_U, units_U, pairs.filter(~pl.col("label").is_in(rare)), shares.made)
+    changed_U = places_U != natural_U
+    changed_U[rare_units] = False
+    in_rare_N = np.isin(units.unit_N, rare_units)
+    return _parted(
+        rows,
+        places_U[units.unit_N],
+        moved=int(units.rows_U[changed_U].sum()),
+        large=int(large_U.sum()),
+        rare_classes=tuple(rare),
+        rare_rows=int(in_rare_N.sum()),
     )
 
 
-def _strata(label: pl.Series) -> pl.Series:
-    """The class of each row; for lists the row's label with the fewest rows, "" for a row without labels."""
-    if label.dtype != pl.List:
-        return label
-    rows = pl.DataFrame({"row": np.arange(label.len()), "label": label}).explode("label", empty_as_null=True)
-    rows = rows.with_columns(pl.col("label").fill_null("")).with_columns(pl.len().over("label").alias("size"))
-    return rows.sort("row", "size", "label").unique("row", keep="first", maintain_order=True)["label"]
+def split_by_time(rows: pl.DataFrame, units: Units, times_N: Array, shares: Shares) -> Split:
+    """The cleaned rows in the order of time: train, validation, test. A unit counts as of its earliest row.
+
+    So every row of the test is later than the start of every unit before it. Units that begin at the same moment stay together.
+    """
+    begins_U = np.full(len(units.rows_U), np.iinfo(np.int64).max)
+    np.minimum.at(begins_U, units.unit_N, times_N)
+    moments, step_U = np.unique(begins_U, return_inverse=True)
+    before = np.cumsum(np.bincount(step_U, weights=units.rows_U, minlength=len(moments)))
+    share = before / max(len(rows), 1)
+    step_place = np.where(share > 1 - shares.test, TEST, np.where(share > 1 - shares.test - shares.validation, VALIDATION, TRAIN))
+    return _parted(rows, step_place[step_U][units.unit_N])
 
 
-def _with_every_class(
-    units_N: np.ndarray[tuple[int], np.dtype[np.float64]],
-    codes_N: np.ndarray[tuple[int], np.dtype[np.int64]],
-    natural_N: np.ndarray[tuple[int], np.dtype[np.int64]],
-    made: tuple[bool, bool],
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Places after the rules for small classes. Within a class, ordered by u, the splits are test | validation | train."""
-    places_N = natural_N.copy()
-    order_N = np.lexsort((units_N, codes_N))
-    starts = np.flatnonzero(np.diff(codes_N[order_N], prepend=-1))
-    for rows in np.split(order_N, starts[1:]) if len(order_N) else ():
-        size = len(rows)
-        if size < FEWEST_ROWS:
-            places_N[rows] = TRAIN
-            continue
-        validation, test = int((natural_N[rows] == VALIDATION).sum()), int((natural_N[rows] == TEST).sum())
-        validation, test = max(validation, int(made[0])), max(test, int(made[1]))
-        while validation + test >= size:
-            validation, test = (validation - 1, test) if validation > test else (validation, test - 1)
-        places_N[rows[:test]], places_N[rows[test : test + validation]], places_N[rows[test + validation :]] = TEST, VALIDATION, TRAIN
-    return places_N
+def folds(label: pl.Series, units: Units, seed: int, count: int) -> Array:
+    """Fold number (N,) of each row for cross-validation: units stay whole, classes are spread evenly, sizes nearly equal.
+
+    Units of a class (of their rarest one) are dealt like cards, the largest first, in a random order that depends on
+    their keys alone; each class begins where the one before it ended.
+    """
+    pairs = _classes_of_units(label, units.unit_N)
+    pairs = pairs.with_columns(pl.len().over("label").alias("size")).sort("unit", "size", "label").unique("unit", keep="first")
+    pairs = pairs.join(pl.DataFrame({"unit": np.arange(len(units.rows_U)), "rows": units.rows_U.astype(np.int64)}), on="unit", how="right")
+    draw = [unit_interval(seed, f"fold {key}") for key in units.keys_U]
+    dealt = pairs.sort("unit").with_columns(pl.Series("draw", draw)).sort("size", "label", -pl.col("rows"), "draw", nulls_last=True)
+    fold_U = np.empty(len(units.rows_U), np.int64)
+    fold_U[dealt["unit"].to_numpy()] = np.arange(len(dealt)) % count
+    return fold_U[units.unit_N]
+
+
+def time_folds(times_N: Array, count: int) -> list[tuple[Array, Array]]:
+    """(train rows, test rows) of each fold: `count` tests of later and later rows, each after all of its training rows."""
+    order = np.argsort(times_N, kind="stable")
+    edges = [int(len(order) * part / (count + 1)) for part in range(count + 2)]
+    out = []
+    for start, end in pairwise(edges[1:]):
+        test, train = order[start:end], order[:start]
+        out.append((train[times_N[train] < times_N[test].min(initial=np.iinfo(np.int64).max)], test))
+    return out
+
+
+def _classes_of_units(label: pl.Series, unit_N: Array) -> pl.DataFrame:
+    """`unit` and `label`, once for each class that a unit has; the label "" stands for a row without labels."""
+    table = pl.DataFrame({"unit": unit_N, "label": label})
+    if label.dtype == pl.List:
+        table = table.explode("label", empty_as_null=True).with_columns(pl.col("label").fill_null(""))
+    return table.unique()
+
+
+def _give_every_class(places_U: Array, units_U: Array, pairs: pl.DataFrame, made: list[int]) -> None:
+    """Move units, in place, until every class of `pairs` has one in train and in each split that is made, as far as units go round.
+
+    A unit is only taken from where none of its classes is then missing.
+    """
+    places = pl.Series("place", places_U[pairs["unit"].to_numpy()])
+    present = pairs.with_columns(places).group_by("label").agg(pl.col("place").n_unique()).sort("label")
+    lacking = present.filter(pl.col("place") < len(made) + 1)["label"].to_list()
+    if not lacking:
+        return
+    classes_of = dict(pairs.group_by("unit").agg("label").iter_rows())
+    units_of_class = {label: sorted(units, key=lambda u: units_U[u]) for label, units in pairs.group_by("label").agg("unit").iter_rows()}
+    left = {label: np.bincount(places_U[units], minlength=3) for label, units in units_of_class.items()}
+    for label in lacking:
+        for place in (*made, TRAIN):
+            candidates = units_of_class[label] if place != TRAIN else units_of_class[label][::-1]
+            if left[label][place]:
+                continue
+            movable = (u for u in candidates if all(left[other][places_U[u]] > 1 for other in classes_of[u]))
+            unit = next(movable, None)
+            if unit is not None:
+                for other in classes_of[unit]:
+                    left[other][places_U[unit]] -= 1
+                    left[other][place] += 1
+                places_U[unit] = place
+
+
+def _parted(rows: pl.DataFrame, places_N: Array, **told: Any) -> Split:
+    train, validation, test = (rows.filter(places_N == place) for place in (TRAIN, VALIDATION, TEST))
+    return Split(train, validation, test, **told)

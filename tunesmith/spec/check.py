@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from tunesmith.core.records import Issue
-from tunesmith.spec.schema import SGD, Features, Spec
+from tunesmith.spec.schema import SGD, ByColumn, Features, Spec
 
 REMOTE = ("http://", "https://", "s3://", "hf://", "gs://")
 LOOP_ONLY = (
@@ -60,11 +60,16 @@ def _data(spec: Spec) -> list[Issue]:
         issues.append(
             Issue("data", "must leave a fifth of the rows for training", f"validation_share and test_share of {shares}", "Lower them.")
         )
+    given = [split for split in ("validation", "test") if data.model_dump()[split]]
+    if isinstance(data.split, ByColumn) and given:
+        issues.append(Issue("data.split", "must not name a column beside given splits", f"data.{given[0]}", "Remove one of them."))
+    if len(given) == 2 and "split" in data.model_fields_set:
+        issues.append(Issue("data.split", "has no effect beside data.validation and data.test", data.split.kind, "Remove it."))
     for split in ("validation", "test"):
-        given, share = data.model_dump()[split], f"{split}_share"
-        if given and share in data.model_fields_set:
+        table, share = data.model_dump()[split], f"{split}_share"
+        if table and share in data.model_fields_set:
             issues.append(Issue(f"data.{share}", f"has no effect beside data.{split}", "", "Remove one of them."))
-        if not given and data.model_dump()[share] == 0:
+        if not table and data.model_dump()[share] == 0 and not isinstance(data.split, ByColumn):
             issues.append(Issue(f"data.{share}", f"must be > 0 without data.{split}", "0", f"Give a {split} table or a share."))
     return issues
 

@@ -27,6 +27,52 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class Stratified(Part):
+    """Rows are set apart by hash, and every class with enough rows is in every split."""
+
+    kind: Literal["stratified"] = "stratified"
+    """Selects this rule."""
+
+
+class Random(Part):
+    """Rows are set apart by hash alone."""
+
+    kind: Literal["random"]
+    """Selects this rule."""
+
+
+class ByTime(Part):
+    """The newest rows are the test, those before them validation: how the model will meet new rows."""
+
+    kind: Literal["time"]
+    """Selects this rule."""
+    column: str = Field(min_length=1)
+    """Column with the date or time of a row: dates, ISO 8601 text, or seconds since 1970."""
+
+
+class ByColumn(Part):
+    """A column says to which split a row belongs."""
+
+    kind: Literal["column"]
+    """Selects this rule."""
+    column: str = Field(min_length=1)
+    """Column that holds train, validation (or valid, val, dev) and test; rows with anything else are dropped and counted."""
+
+
+SplitRule = Annotated[Stratified | Random | ByTime | ByColumn, Field(discriminator="kind")]
+
+
+class NearDuplicates(Part):
+    """What counts as the same text said twice. Such rows never straddle splits that are made here."""
+
+    jaccard: float = Field(default=0.8, ge=0.5, le=1.0)
+    """Least Jaccard similarity of the sets of four consecutive characters, of letters and digits in lower case."""
+    cosine: float = Field(default=0.95, gt=0.0, le=1.0)
+    """Least cosine of frozen features at which a test row counts as leaked. It is checked when the splits are made."""
+    in_train: Literal["keep", "drop"] = "keep"
+    """Near-duplicates within the training split: keep them all, or the first row of each cluster and label."""
+
+
 class Data(Part):
     """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
 
@@ -50,6 +96,12 @@ class Data(Part):
     """Text encoding of CSV and JSON files. Detected (UTF-8, UTF-16, then Windows-1252, with a warning) when left out."""
     on_conflict: Literal["drop", "majority"] = "drop"
     """Rows with the same text and different labels: drop them all, or keep one with the label of the majority."""
+    group: str | None = None
+    """Column that says which rows belong together (patient, speaker, source): a group is never in two splits."""
+    split: SplitRule = Stratified()
+    """How rows are set apart when there is no validation or test table."""
+    near_duplicates: NearDuplicates | None = NearDuplicates()
+    """What counts as a near-duplicate; null looks for none, and the certificate says so."""
     validation_share: Share = 0.1
     """Share of the training rows set aside for selection when there is no validation table."""
     test_share: Share = 0.1
