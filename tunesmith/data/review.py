@@ -98,7 +98,7 @@ def review_items(suspects: Suspects, rows: pl.DataFrame, labels: Sequence[str], 
         worst = found[0]
         names = (given[row],) if isinstance(given[row], str) else tuple(given[row])
         if worst.part is None:
-            suggested = (labels[int(worst.suggested)],)
+            suggested: tuple[str, ...] = (labels[int(worst.suggested)],)
         else:
             turned = {labels[suspect.part] for suspect in found}
             suggested = tuple(name for name in labels if (name in names) != (name in turned))
