@@ -1,0 +1,115 @@
+"""Which format a source has, told by its content, and its items. The table `FORMATS` is the order of decision."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.records import Issue
+from tunesmith.data.sources import (
+    box_lines,
+    chat,
+    coco,
+    conll,
+    hub,
+    label_studio,
+    media_folder,
+    media_table,
+    remote,
+    sql,
+    squad,
+    table,
+    voc,
+    yolo,
+)
+from tunesmith.data.sources.base import Items
+from tunesmith.data.sources.place import Place
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: its name in words, how it is recognised, and how it is read."""
+
+    name: str
+    recognise: Callable[[Place], str | None]
+    read: Callable[[Place, str], Items]
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("Label Studio export", label_studio.recognise, label_studio.read),
+    Format("COCO JSON", coco.recognise, coco.read),
+    Format("SQuAD questions", squad.recognise, squad.read),
+    Format("conversations", chat.recognise, chat.read),
+    Format("boxes as JSON lines", box_lines.recognise, box_lines.read),
+    Format("Pascal VOC", voc.recognise, voc.read),
+    Format("YOLO", yolo.recognise, yolo.read),
+    Format("CoNLL columns", conll.recognise, conll.read),
+    Format("table of images or sounds", media_table.recognise, media_table.read),
+    Format("folder of images or sounds", media_folder.recognise, media_folder.read),
+    Format("table", table.recognise, table.read),
+)
+
+
+def open_source(path: str, cache: Path | None = None) -> Items:
+    """The items of a file, folder, database (`sqlite:///…`), hub dataset (`hf://…`) or remote address (`s3://…`).
+
+    The format is told by content; where several fit, the first of `FORMATS` is taken and `why` names the others.
+    `cache`: where copies of remote files are kept (see `remote.fetched`).
+
+    Raises:
+        DataError: nothing there, of no known format (the error lists those that were tried), or damaged.
+    """
+    if found := sql.recognise(path):
+        return sql.read(path, f"Read as a database: {found}.")
+    if found := hub.recognise(path):
+        return hub.read(path, f"Read as a dataset of the hub: {found}.")
+    local = remote.fetched(path, cache) if remote.is_remote(path) else Path(path)
+    if not local.exists():
+        folder = local.parent
+        near = difflib.get_close_matches(local.name, os.listdir(folder) if folder.is_dir() else [], 1)
+        raise DataError(Issue(path, "must exist", "nothing there", f"Did you mean {folder / near[0]}?" if near else "Check the path."))
+    place = Place(local)
+    chosen, why = _format(place)
+    return chosen.read(place, why)
+
+
+def _format(place: Place) -> tuple[Format, str]:
+    """The format, and the sentence that says why.
+
+    Raises:
+        DataError: none fits, or one would but for damage.
+    """
+    fits: list[tuple[Format, str]] = []
+    for form in FORMATS:
+        if form.name == "table" and fits:
+            break  # nearly every text file is a table, too
+        try:
+            why = form.recognise(place)
+        except DataError:
+            if not fits:
+                raise
+            break  # damage that does not matter to the format that was found
+        if why:
+            fits.append((form, why))
+    if not fits:
+        _refuse(place)
+    (chosen, why), others = fits[0], [form.name for form, _ in fits[1:]]
+    also = f"; it also looks like {' and '.join(others)}, which come later in the order of formats" if others else ""
+    return chosen, f"Read as {chosen.name}: {why}{also}."
+
+
+def _refuse(place: Place) -> None:
+    tried = f"Tried: {', '.join(form.name for form in FORMATS)}."
+    if place.shape == "folder":
+        files = place.listing.files
+        found = f"a folder with {len(files):,} files, such as {', '.join(files[:3])}" if files else "an empty folder"
+        raise DataError(Issue(str(place.path), "must be of a format that is known", found, tried))
+    try:
+        table.read(place, "")
+    except DataError as error:
+        raise DataError([*error.issues, Issue(str(place.path), "must be of a format that is known", "none fits", tried)]) from error
+    raise DataError(Issue(str(place.path), "must be of a format that is known", "none fits", tried))
