@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,10 @@ COARSE = 0.75
 """Correlation of the lowest coefficients below which a candidate is not aligned; copies lie above 0.8."""
 PRIOR_ROWS = 50
 BLOCK_HITS = 1_000_000
-MANY = 20_000
+BLOCK_PICTURES = 128
+FEW, MANY = 5_000, 20_000
+BIT_LEAST = 0.005
+"""Share of the length of the coefficients above which one of them sets its bit."""
 ORIENTATIONS = (
     "as it is", "mirrored", "upside down", "turned by 180", "transposed", "turned right", "turned left", "transposed the other way",
 )  # fmt: skip
@@ -69,7 +73,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> Floats:
 
 def image_hashes(thumbnails_NSS: Floats) -> Words:
     """64 bits per picture: signs of its lowest cosine coefficients, without the constant one (Zauner 2010, pHash)."""
-    return _packed(_coefficients(thumbnails_NSS, np.zeros((len(thumbnails_NSS), 4)))[:, :HASH_BITS] > 0)
+    return _packed(_bits(_coefficients(thumbnails_NSS, np.zeros((len(thumbnails_NSS), 4)))[:, :HASH_BITS]))
 
 
 def within_radius(queries_Q: Words, hashes_N: Words, radius: int) -> Iterator[tuple[Ints, Ints, NDArray[np.uint8]]]:
@@ -111,12 +115,12 @@ def find_image_pairs(thumbnails_NSS: Floats, threshold: float = 0.96, radius: in
     """All verified pairs among the pictures; of equal thumbnails each is paired with the first alone.
 
     A pair is a candidate where the hash of one in one of 8 orientations differs from the other's by at most `radius` bits,
-    or by at most `crop_radius` bits after one of 255 crops (0, 3, 7 or 10 % a side); by default 7, and 3 from 20,000 pictures
-    on, which is faster and finds 92 to 96 % of the crops. It is verified where after alignment (crops of up to 12.5 % a side)
+    or by at most `crop_radius` bits after one of 255 crops (0, 3, 7 or 10 % a side); by default 7, from 5,000 pictures 5,
+    from 20,000 3, which is faster and finds fewer crops. It is verified where after alignment (crops of up to 12.5 % a side)
     the correlation of their whitened coefficients reaches `threshold`.
     """
     if crop_radius is None:
-        crop_radius = 7 if len(thumbnails_NSS) < MANY else 3
+        crop_radius = 7 if len(thumbnails_NSS) < FEW else 5 if len(thumbnails_NSS) < MANY else 3
     flat = np.flatnonzero(thumbnails_NSS.std(axis=(1, 2)) < FLAT)
     _, first, inverse = np.unique(thumbnails_NSS.reshape(len(thumbnails_NSS), -1), axis=0, return_index=True, return_inverse=True)
     copies = np.flatnonzero(first[inverse] != np.arange(len(inverse)))
@@ -168,7 +172,8 @@ def _verified(thumbnails_NSS: Floats, threshold: float, radius: int, crop_radius
         for steps, least in (((4, 2), threshold - 0.1), ((2, 1, 1), threshold)):
             similarity, crop = _aligned(_turned(thumbnails_NSS[left], orientation), white_NF[right], crop, white, steps)
             keep = similarity >= least
-            left, right, orientation, crop, similarity = (x[keep] for x in (left, right, orientation, crop, similarity))
+            left, right, orientation = left[keep], right[keep], orientation[keep]
+            crop, similarity = crop[keep], similarity[keep]
         parts.append((left, right, similarity, orientation, crop.max(axis=1)))
     if not parts:
         return _Verified(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [], 0)
@@ -180,47 +185,79 @@ def _verified(thumbnails_NSS: Floats, threshold: float, radius: int, crop_radius
     return _Verified(low[best], high[best], similarity[best], names, compared)
 
 
-def _candidates(
-    thumbnails_NSS: Floats, base_NF: Floats, radii: tuple[int, int]
-) -> Iterator[tuple[Ints, Ints, Ints, Floats]]:
+def _candidates(thumbnails_NSS: Floats, base_NF: Floats, radii: tuple[int, int]) -> Iterator[tuple[Ints, Ints, Ints, Floats]]:
     """Blocks of (left, right, orientation, crop_P4): for each pair in the radius the variant of left most like right."""
     white = _whitening(_unit(base_NF))
-    hashes_N, coarse_NF = _packed(base_NF > 0), white(_unit(base_NF))
+    hashes_N, coarse_NF = _packed(_bits(base_NF)), white(_unit(base_NF))
     crops_V4 = np.array([(a, b, c, d) for a in CROPS for b in CROPS for c in CROPS for d in CROPS], np.float32)
-    pictures = max(1, 200_000 // (8 * len(crops_V4)))
-    for start in range(0, len(hashes_N), pictures):
-        variants_QF = _variants(thumbnails_NSS[start : start + pictures])
-        queries_Q = _packed(variants_QF > 0)
+    variants = 8 * len(crops_V4)
+    for start in range(0, len(hashes_N), BLOCK_PICTURES):
+        both_N2VF = _both_ways(thumbnails_NSS[start : start + BLOCK_PICTURES])
+        queries_Q = _variant_hashes(both_N2VF)
         plain = np.arange(len(queries_Q)) % len(crops_V4) == 0
-        hits = []
+        hits = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         for chosen, radius in ((np.flatnonzero(plain), radii[0]), (np.flatnonzero(~plain), radii[1])):
             for query, right, _ in within_radius(queries_Q[chosen], hashes_N, radius):
                 query = chosen[query]
-                other = start + query // (8 * len(crops_V4)) != right
+                other = start + query // variants != right
                 query, right = query[other], right[other]
-                likeness = np.einsum("pf,pf->p", white(variants_QF[query]), coarse_NF[right])
+                likeness = np.einsum("pf,pf->p", white(_unit(_variant(both_N2VF, query))), coarse_NF[right])
                 near = likeness > COARSE
                 hits.append((query[near], right[near], likeness[near]))
-        query, right, likeness = (np.concatenate(column) for column in zip(*hits, strict=True)) if hits else (np.empty(0, int),) * 3
-        left = start + query // (8 * len(crops_V4))
+        query, right, likeness = (np.concatenate(column) for column in zip(*hits, strict=True))
+        left = start + query // variants
         order = np.lexsort((-likeness, right, left))
         best = order[_firsts(left[order], right[order])]
-        variant = query[best] % (8 * len(crops_V4))
         for part in range(0, len(best), 4096):
-            piece = slice(part, part + 4096)
-            orientation, crop = np.divmod(variant[piece], len(crops_V4))
-            yield left[best][piece], right[best][piece], orientation, crops_V4[crop]
+            piece = best[part : part + 4096]
+            orientation, crop = np.divmod(query[piece] % variants, len(crops_V4))
+            yield left[piece], right[piece], orientation, crops_V4[crop]
 
 
-def _variants(thumbnails_NSS: Floats) -> Floats:
-    """The lowest coefficients of each picture in 8 orientations and all crops, unit length, (N * 8 * 81) x F."""
+def _both_ways(thumbnails_NSS: Floats) -> Floats:
+    """The lowest coefficients of each picture and of its transpose under all crops, N x 2 x V x F."""
     ends = [(a, b) for a in CROPS for b in CROPS]
-    basis = np.stack([_basis(a, b)[:HASH_FREQUENCIES] for a, b in ends])
+    basis = np.concatenate([_basis(a, b)[:HASH_FREQUENCIES] for a, b in ends])
+    size = (len(thumbnails_NSS), len(ends), HASH_FREQUENCIES, len(ends), HASH_FREQUENCIES)
+    full = (basis @ thumbnails_NSS @ basis.T).reshape(size)
     along, across = _terms(HASH_BITS)
-    turned = np.stack([_turned(thumbnails_NSS, np.full(len(thumbnails_NSS), o)) for o in range(8)], axis=1)
-    half = np.einsum("wks,nost->nowkt", basis, turned, optimize=True)
-    full = np.einsum("nowkt,vmt->nowvkm", half, basis, optimize=True)
-    return _unit(full[..., along, across].reshape(-1, HASH_BITS))
+    shape = (len(thumbnails_NSS), 1, len(ends) ** 2, HASH_BITS)
+    upright = full.transpose(0, 1, 3, 2, 4)[..., along, across].reshape(shape)
+    transposed = full.transpose(0, 3, 1, 4, 2)[..., along, across].reshape(shape)
+    return np.concatenate([upright, transposed], axis=1)
+
+
+@cache
+def _flips() -> tuple[Ints, Floats]:
+    """For each of 4 flips (lower bits of the orientation): the crop that it makes of each crop, and signs of coefficients.
+
+    Mirroring swaps the crops of left and right and changes the sign of odd frequencies.
+    """
+    crops = np.arange(len(CROPS) ** 4).reshape((len(CROPS),) * 4)
+    along, across = _terms(HASH_BITS)
+    places, signs = [], []
+    for flip in range(4):
+        turned = crops.transpose((1, 0, 2, 3) if flip & 2 else (0, 1, 2, 3))
+        turned = turned.transpose((0, 1, 3, 2) if flip & 1 else (0, 1, 2, 3))
+        places.append(turned.ravel())
+        signs.append((-1.0) ** ((along * (flip >> 1)) + across * (flip & 1)))
+    return np.stack(places), np.array(signs, np.float32)
+
+
+def _variant_hashes(both_N2VF: Floats) -> Words:
+    """Hashes of all orientations and crops, (N * 8 * V)."""
+    places, signs = _flips()
+    least = BIT_LEAST * np.linalg.norm(both_N2VF, axis=-1, keepdims=True)
+    over, under = both_N2VF > least, both_N2VF < -least
+    variants = [np.where(signs[flip] > 0, over, under)[:, :, places[flip]] for flip in range(4)]
+    return _packed(np.stack(variants, axis=2).reshape(-1, HASH_BITS))
+
+
+def _variant(both_N2VF: Floats, query_P: Ints) -> Floats:
+    """Coefficients of the variants with these numbers in `_variant_hashes`."""
+    places, signs = _flips()
+    picture, orientation, crop = np.unravel_index(query_P, (len(both_N2VF), 8, both_N2VF.shape[2]))
+    return np.asarray(both_N2VF[picture, orientation >> 2, places[orientation & 3, crop]] * signs[orientation & 3])
 
 
 def _aligned(
@@ -252,7 +289,9 @@ def _coefficients(thumbnails_PSS: Floats, crop_PM4: NDArray[np.float64]) -> Floa
     out = []
     for start in range(0, len(index), 256):
         piece = index[start : start + 256]
-        half = np.matmul(table[piece[..., 0], piece[..., 1]], thumbnails_PSS[start : start + 256][(slice(None), *[None] * (index.ndim - 2))])
+        half = np.matmul(
+            table[piece[..., 0], piece[..., 1]], thumbnails_PSS[start : start + 256][(slice(None), *[None] * (index.ndim - 2))]
+        )
         full = np.matmul(half, table[piece[..., 2], piece[..., 3]].swapaxes(-1, -2))
         out.append(_unit(full[..., along, across]))
     return np.concatenate(out) if out else np.empty((0, TERMS), np.float32)
@@ -302,8 +341,13 @@ def _turned(thumbnails_PSS: Floats, orientation_P: Ints) -> Floats:
     return np.where((orientation_P & 1 > 0)[:, None, None], turned[:, :, ::-1], turned)
 
 
-def _unit(values: Floats) -> Floats:
-    return (values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+def _unit(values: NDArray[Any]) -> Floats:
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def _bits(values_NF: Floats) -> NDArray[np.bool_]:
+    """Where a coefficient is clearly positive: noise about zero, as in symmetric pictures, sets no bit."""
+    return np.asarray(values_NF > BIT_LEAST * np.linalg.norm(values_NF, axis=-1, keepdims=True))
 
 
 def _packed(bits_N64: NDArray[np.bool_]) -> Words:
@@ -323,7 +367,7 @@ def _masks(reach: int) -> list[int]:
 
 def _is_first(differing: Words, chunk: int, reach: int) -> NDArray[np.bool_]:
     """Whether no earlier chunk has already found this pair."""
-    return np.all([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)], axis=0)
+    return np.stack([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)]).all(axis=0)
 
 
 def _members(starts_Q: Ints, stops_Q: Ints) -> Iterator[tuple[Ints, Ints]]:
