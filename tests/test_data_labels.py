@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tunesmith.core.errors import DataError
 from tunesmith.data.label_boxes import MISSING_BOX, WRONG_LABEL, WRONG_PLACE, Boxes, iou, matched_ious, suspects_boxes
 from tunesmith.data.labels import (
+    OutOfFold,
     class_overlap,
     conflicting_neighbours,
     out_of_fold,
+    out_of_fold_loss,
     suspects_multi_label,
     suspects_regression,
     suspects_single,
@@ -77,6 +79,7 @@ def test_planted_labels_are_found_and_corrected() -> None:
     assert (rows & wrong).sum() >= 0.9 * wrong.sum()
     assert (rows & wrong).sum() >= 0.9 * rows.sum()
     assert found.noise.inferred == pytest.approx(wrong.mean(), abs=0.04)
+    assert found.agreement == pytest.approx(1 - wrong.mean(), abs=0.03) and not found.note
     assert found.noise.interval[0] < wrong.mean() < found.noise.interval[1]
 
 
@@ -106,6 +109,20 @@ def test_classes_without_training_rows_get_nothing_and_are_counted() -> None:
     assert suspects_single(noisy, out.probabilities_NC, out.judged_N).not_judged == 2
 
 
+def test_the_loss_is_that_of_scikit_learn_over_judged_rows() -> None:
+    from sklearn.metrics import log_loss
+
+    draw = np.random.default_rng(0)
+    values, targets, judged = draw.dirichlet(np.ones(3), 50), draw.integers(0, 3, 50), draw.random(50) < 0.7
+    out = OutOfFold(values, judged, {})
+    assert out_of_fold_loss(out, targets) == pytest.approx(log_loss(targets[judged], values[judged], labels=range(3)))
+    many = (values > 0.4).astype(int)
+    assert out_of_fold_loss(OutOfFold(values, ~judged, {}), many) == pytest.approx(
+        np.mean([log_loss(many[~judged, c], values[~judged, c], labels=[0, 1]) for c in range(3)])
+    )
+    assert np.isnan(out_of_fold_loss(OutOfFold(values, judged & False, {}), targets))
+
+
 def test_no_row_is_in_the_training_part_that_judges_it() -> None:
     seen: list[tuple[set[int], set[int]]] = []
 
@@ -129,6 +146,8 @@ def test_no_row_is_in_the_training_part_that_judges_it() -> None:
 def test_impossible_probabilities_are_refused_and_one_class_is_said() -> None:
     with pytest.raises(DataError, match="row 1"):
         suspects_single(np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]))
+    weak = suspects_single(np.arange(90) % 3, np.random.default_rng(0).dirichlet(np.ones(3), 90))
+    assert weak.agreement is not None and weak.agreement < 0.5 and "may be right" in weak.note
     alone = suspects_single(np.array([0, 0]), np.array([[0.5, 0.5], [0.1, 0.9]]))
     assert alone.suspects == () and "nothing to compare" in alone.note
 

@@ -20,6 +20,7 @@ from tunesmith.data.learning_curve import (
     nested_subset,
     rows_for_interval,
     untrusted,
+    wilson_interval,
     wilson_width,
 )
 
@@ -130,6 +131,8 @@ def test_the_width_is_that_of_scipy() -> None:
     for hits, rows in ((0, 7), (9, 10), (450, 500)):
         interval = binomtest(hits, rows).proportion_ci(0.95, "wilson")
         assert wilson_width(hits / rows, rows) == pytest.approx(interval.high - interval.low)
+        assert wilson_interval(hits, rows) == pytest.approx((interval.low, interval.high))
+    assert wilson_interval(0, 0) == (0.0, 1.0)
     assert rows_for_interval(0.9, 0.04) == 868
 
 

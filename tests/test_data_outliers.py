@@ -59,7 +59,9 @@ def test_planted_outliers_are_named_first() -> None:
     test[planted] = np.random.default_rng(2).normal(size=(3, 16)) - np.eye(1, 16) * 2
     found = outliers(test, train)
     assert set(found.rows[:3].tolist()) == set(planted)
-    assert found.share <= 0.05 and found.expected <= 0.011
+    assert (
+        found.share <= 0.05 and found.interval[0] <= found.share == len(found.rows) / 200 <= found.interval[1] and found.expected <= 0.011
+    )
     assert (np.diff(found.scores_Q[found.rows]) <= 0).all()
     assert found.neighbours.rows_QK.shape == (200, 10)
     sentence = found.summary("test")

@@ -187,6 +187,15 @@ def wilson_width(score: float, rows: int, confidence: float = CONFIDENCE) -> flo
     return 2 * math.sqrt(z2 * (score * (1 - score) * rows + z2 / 4)) / (rows + z2)
 
 
+def wilson_interval(hits: int, rows: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The Wilson interval (1927) of a share of rows; everything from 0 to 1 without rows."""
+    if not rows:
+        return 0.0, 1.0
+    z2, share = NormalDist().inv_cdf((1 + confidence) / 2) ** 2, hits / rows
+    middle, half = (hits + z2 / 2) / (rows + z2), wilson_width(share, rows, confidence) / 2
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
 def _forecast(numbers_R3: Floats, times: float) -> Floats:
     """limit + slope × times^-exponent of each fit, where `times` counts in the largest size measured."""
     values_R: Floats = numbers_R3[:, 0] + numbers_R3[:, 1] * times ** -numbers_R3[:, 2]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.learning_curve import wilson_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,13 +39,15 @@ class Neighbours:
 class Outliers:
     """Rows of one split that lie outside the training data, furthest first, with every row's score.
 
-    `share` is the share of such rows; `expected` is the share among the training rows themselves, by the same threshold.
+    `share` is the share of such rows with its Wilson interval; `expected` is the share among the training rows themselves, by
+    the same threshold.
     """
 
     rows: Ints
     scores_Q: Floats
     threshold: float
     share: float
+    interval: tuple[float, float]
     expected: float
     neighbours: Neighbours
     note: str = ""
@@ -119,7 +122,8 @@ def _outliers(found: Neighbours, train: Neighbours | None) -> Outliers:
         rows=rows[np.argsort(-scores_Q[rows], kind="stable")],
         scores_Q=scores_Q,
         threshold=threshold,
-        share=float((scores_Q > threshold).mean()) if len(scores_Q) else 0.0,
+        share=len(rows) / len(scores_Q) if len(scores_Q) else 0.0,
+        interval=wilson_interval(len(rows), len(scores_Q)),
         expected=float((train_N > threshold).mean()) if len(train_N) else 0.0,
         neighbours=found,
         note="" if enough else "fewer than two training rows: nothing to compare with, so no row is named",
