@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tests.certified import certify
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir, StageWriter
 from tunesmith.spec.defaults import Facts, resolve
@@ -74,6 +75,7 @@ def make_run(path: Path, shape: Shape = FOUR) -> RunDir:
     for name, write in (
         ("prepare", lambda stage: _prepare(stage, shape, test)),
         ("resolve", lambda stage: _resolve(stage, shape)),
+        ("certify", lambda stage: _certify(stage, test)),
         ("train", lambda stage: _train(stage, shape, rng)),
         ("evaluate", lambda stage: _evaluate(stage, shape, predictions)),
     ):
@@ -196,6 +198,19 @@ def _resolve(stage: StageWriter, shape: Shape) -> None:
         stage.find(Finding(f"data/truncated/{split}", "rows whose text was cut", cut, "rows", 4000, artefact=artefact))
 
 
+def _certify(stage: StageWriter, test: pl.DataFrame) -> None:
+    other = test.with_columns(pl.col("id").str.reverse(), ("other words, " + pl.col("text").str.reverse()).alias("text"))
+    known = pl.concat([other, test.head(2).with_columns(pl.col("id").str.reverse())])
+    certify(
+        stage,
+        {
+            "train": known,
+            "validation": other.with_columns(("v" + pl.col("id")).alias("id"), ("validation " + pl.col("text")).alias("text")),
+            "test": test,
+        },
+    )
+
+
 def _train(stage: StageWriter, shape: Shape, rng: np.random.Generator) -> None:
     stage.path("model/model.safetensors").write_bytes(b"weights")
     weights = stage.wrote("model/model.safetensors")
@@ -254,6 +269,7 @@ def _evaluate(stage: StageWriter, shape: Shape, predictions: pl.DataFrame) -> No
         stage.find(*(_score(f"{split}/{name}", name, _share_right(predictions), len(predictions), artefact) for name in names))
     stage.find(Finding("test/rows", "rows of the test split", len(predictions), "rows"), *_per_class(shape.labels, predictions, artefact))
     right = _share_right(predictions)
+    stage.find(*(_score(f"test/clean/{name}", name, right - 0.004, len(predictions) - 2, artefact) for name in names))
     for baseline, gap in (("majority", 0.61), ("features", 0.024)):
         other = stage.write(f"predictions/test.{baseline}.parquet", predictions.write_parquet)
         for name in names:

@@ -113,7 +113,7 @@ def test_a_certificate_says_what_was_found() -> None:
     assert content["jaccard"]["pairs"] == {"test/train": 2, "test/validation": 0, "validation/train": 1}
     assert content["cosine"]["pairs"]["test/train"] == 1
     assert content["group"] is None
-    assert "some were found" in content["statement"]
+    assert "some test rows are known" in content["statement"]
     assert "shared groups" in content["statement"].split("Not searched for")[1]
     best = content["examples"][0]
     assert (best["split"], best["similarity"], best["text"], best["other_text"]) == ("test", 1.0, "test 0", "train 1")

@@ -23,6 +23,7 @@ from tests import tiny
 from tunesmith.core.errors import Interrupted, RunError, SpecError, TunesmithError
 from tunesmith.core.records import Progress
 from tunesmith.core.rundir import RunDir
+from tunesmith.pipeline import STAGES
 from tunesmith.stages.verify import verify_run
 
 STRATEGIES = [
@@ -125,7 +126,7 @@ def test_a_finished_run_is_skipped_and_unchanged(finished: tunesmith.Run) -> Non
     spec = tunesmith.load_spec(json.loads(json.dumps(read_spec(finished))))
     seen: list[Progress] = []
     tunesmith.run(spec, finished.path.parent, seen.append)
-    assert [s.note for s in seen] == ["finished earlier"] * 6
+    assert [s.note for s in seen] == ["finished earlier"] * len(STAGES)
     assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
@@ -189,7 +190,7 @@ def weights(done: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(done / "model/model.safetensors"))
 
 
-@pytest.mark.parametrize("stage", ["prepare", "resolve", "embed", "train", "evaluate", "document"])
+@pytest.mark.parametrize("stage", ["prepare", "resolve", "embed", "certify", "train", "evaluate", "document"])
 def test_an_interruption_at_any_stage_loses_nothing(tmp_path: Path, tiny_bert: Path, finished: tunesmith.Run, stage: str) -> None:
     folder = finished.path.parent.parent
     spec = tunesmith.load_spec(read_spec(finished))

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tests.certified import certify
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_file, sha256_json
 from tunesmith.data.clean import content_ids
-from tunesmith.evaluate.evaluate import Judging, differences, findings_of
+from tunesmith.data.leaks import leaking
+from tunesmith.data.split import NAMES
+from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.spec.defaults import Resolved, flatten
 from tunesmith.spec.load import dump_spec, load_spec
 from tunesmith.spec.schema import Spec
@@ -31,6 +34,8 @@ def table(split: str, rows: int, multi_label: bool = False) -> pl.DataFrame:
         told = label if rng.random() < 0.8 else LABELS[int(rng.integers(3))]
         text = f"{split} {number} {WORDS[told].split()[number % 3]}"
         records.append({"text": text, "label": sorted({label, told}) if multi_label else label, "source": f"t.csv:{number + 1}"})
+    if split != "validation" and records:  # one test row that training knows
+        records[0]["text"] = f"where is my parcel, the courier has lost the address, asks somebody in {split}"
     frame = pl.DataFrame(records)
     return frame.insert_column(0, content_ids(frame))
 
@@ -78,7 +83,8 @@ def make_run(path: Path, multi_label: bool = False, rows: int = 60) -> RunDir:
     path.mkdir(parents=True)
     (path / "spec.yaml").write_text(dump_spec(asked), "utf-8")
     run.update_manifest(spec=sha256_json(flatten(asked)), data={}, stages={})
-    for name, stage in {"prepare": _prepare, "resolve": _resolve, "train": _train, "evaluate": _evaluate, "document": _document}.items():
+    stages = {"prepare": _prepare, "resolve": _resolve, "certify": _certify, "train": _train, "evaluate": _evaluate, "document": _document}
+    for name, stage in stages.items():
         with run.stage(name, f"inputs of {name}", {"tunesmith": "0.1.0"}) as writer:
             stage(writer, asked, rows)
     return run
@@ -96,6 +102,10 @@ def _resolve(stage: StageWriter, asked: Spec, rows: int) -> None:
     stage.write_text("resolved.yaml", Resolved(asked, dict.fromkeys(flatten(asked), "given")).as_yaml())
 
 
+def _certify(stage: StageWriter, asked: Spec, rows: int) -> None:
+    certify(stage, {name: pl.read_parquet(stage.rundir.path / f"data/{name}.parquet") for name in NAMES})
+
+
 def _train(stage: StageWriter, asked: Spec, rows: int) -> None:
     artefact = stage.write(WEIGHTS, lambda path: path.write_bytes(npy(weights())))
     stage.find(Finding("model/parameters/total", "Parameters", int(weights().size), artefact=artefact))
@@ -105,7 +115,8 @@ def _evaluate(stage: StageWriter, asked: Spec, rows: int) -> None:
     test = pl.DataFrame()
     for split in ("validation", "test"):
         test = predict(stage.rundir, split)
-        _judge(stage, asked, test, split, split)
+        judging = _judge(stage, asked, test, split, split)
+    stage.find(*clean_findings(test, leaking(pl.read_parquet(stage.rundir.path / "data/leaks.parquet"), "test"), judging))
     stage.find(Finding("test/rows_per_second", "Rows predicted in a second", 123.4, "rows/s", source="measured"))
     majority = answered(test, np.tile([0.5, 0.3, 0.2], (rows, 1)))
     judging = _judge(stage, asked, majority, "test.majority", "test/baseline/majority")

@@ -21,6 +21,12 @@ from tunesmith.spec.schema import Data
 EXAMPLES = 20
 EXAMPLE_CHARACTERS = 300
 QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+NEAREST = {
+    "p50": "Median cosine of",
+    "p99": "99th percentile of the cosine of",
+    "max": "Largest cosine of",
+    "share_above": "Share of rows at or above the threshold, by",
+}
 DIRECTIONS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 KINDS = {
     "jaccard": "Jaccard similarity of the sets of four consecutive characters of letters and digits in lower case",
@@ -57,6 +63,7 @@ def text_part(searched: Searched, data: Data) -> dict[str, Any]:
             **_cluster_sizes(near.clusters_N),
         },
         "group": None if searched.groups is None else {"column": data.group, "groups": searched.groups},
+        "pairs": searched.pairs.cast({"split": pl.String, "other_split": pl.String}).to_dicts(),
     }
 
 
@@ -106,7 +113,12 @@ def statement(looked: Mapping[str, Mapping[str, Any] | None], found: Mapping[str
     done = ["equal texts", *(names[kind] for kind, entry in looked.items() if entry is not None)]
     left_out = [names[kind] for kind, entry in looked.items() if entry is None]
     words = "Rows of different splits were searched for " + ", ".join(done)
-    words += "; none was found." if not any(found.values()) else "; some were found, and the test is scored with and without them."
+    if found["test"]:
+        words += "; some test rows are known from before, and the test is scored with and without them."
+    elif found["validation"]:
+        words += "; no test row is known from before, but some validation rows are known from training."
+    else:
+        words += "; none was found."
     return words + (f" Not searched for: {', '.join(left_out)}." if left_out else "")
 
 
@@ -116,7 +128,11 @@ def nearest_part(threshold: float, compared: Mapping[str, tuple[int, int]], foun
         "threshold": threshold,
         "rows_compared": {name: list(counts) for name, counts in compared.items()},
         "nearest": {
-            name: {key: round(float(np.quantile(result.cosine_N, q)), 6) for key, q in QUANTILES.items()} for name, result in found.items()
+            name: {
+                **{key: round(float(np.quantile(result.cosine_N, q)), 6) for key, q in QUANTILES.items()},
+                "share_above": round(float((result.above_N > 0).mean()), 6),
+            }
+            for name, result in found.items()
         },
     }
 
@@ -180,7 +196,7 @@ def _told(content: Mapping[str, Any]) -> dict[str, tuple[str, str, str, int | No
         for name, quantiles in content["cosine"]["nearest"].items():
             split, other = name.split("/")
             for key in quantiles:
-                claim = f"{key} of the cosine of a {split} row with its nearest {other} row"
+                claim = f"{NEAREST[key]} a {split} row and its nearest other {other} row"
                 told[f"cosine/nearest/{name}/{key}"] = (claim, f"/cosine/nearest/{name.replace('/', '~1')}/{key}", "", None)
     return told
 

@@ -73,6 +73,11 @@ def near_duplicates(texts: pl.Series, threshold: float) -> NearDuplicates:
     return NearDuplicates(group_N, left_K[kept], right_K[kept], jaccard_K[kept], threshold, missed, crowded)
 
 
+def whole_text(rows: pl.DataFrame) -> pl.Series:
+    """The text of each row, with its pair where it has one."""
+    return rows["text"] + "\n" + rows["text_pair"] if "text_pair" in rows.columns else rows["text"]
+
+
 def canonical_text(texts: pl.Series) -> pl.Series:
     """Compatibility form (NFKC), lower case, runs of anything but letters, marks and digits as one space; as it was if that is empty."""
     plain = texts.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars()

@@ -27,7 +27,7 @@ from tunesmith.data.clean import (
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
 from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded, load
-from tunesmith.data.near import NearDuplicates, near_duplicates
+from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
 from tunesmith.data.split import NAMES, Shares, Split, split, split_by_time, units_of
 from tunesmith.spec.check import matching_files
@@ -104,8 +104,7 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
     stage.write_text("data/labels.json", json.dumps(prepared.labels, ensure_ascii=False, indent=1) + "\n")
     artefact = stage.write_text("data/profile.json", json.dumps(prepared.profile, ensure_ascii=False, indent=1) + "\n")
     where = pointers(prepared.profile)
-    stage.write("data/leaks.parquet", prepared.search.leaks.write_parquet)
-    stage.write("data/pairs.parquet", prepared.search.pairs.write_parquet)
+    stage.write("data/alike.parquet", prepared.search.leaks.write_parquet)
     stage.find(*(replace(finding, artefact=replace(artefact, pointer=where[finding.id])) for finding in prepared.findings))
 
 
@@ -138,7 +137,7 @@ def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl
 
 def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
     """Near-duplicates among the rows of all tables, one after the other; None when they are not wanted."""
-    return near_duplicates(_whole_text(_in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
+    return near_duplicates(whole_text(_in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
 
 
 def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spec) -> tuple[Split, pl.DataFrame]:
@@ -193,11 +192,6 @@ def group_warnings(rows: pl.DataFrame) -> list[Issue]:
         found = f"one with {largest} of {rows.height} rows"
         issues.append(Issue(where, "should have groups smaller than the splits", found, "It stays in training, whole.", fatal=False))
     return issues
-
-
-def _whole_text(rows: pl.DataFrame) -> pl.Series:
-    """Text and pair as one text."""
-    return rows["text"] + "\n" + rows["text_pair"] if "text_pair" in rows.columns else rows["text"]
 
 
 def _in_order(kept: dict[str, pl.DataFrame]) -> pl.DataFrame:

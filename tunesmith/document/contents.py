@@ -14,7 +14,7 @@ import yaml
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir
 
-STAGES = ("prepare", "resolve", "embed", "train", "tune", "evaluate")
+STAGES = ("prepare", "resolve", "embed", "certify", "train", "tune", "evaluate")
 PREDICTIONS = "predictions/test.parquet"
 
 
@@ -27,6 +27,7 @@ class Contents:
     stages: dict[str, dict[str, Any]]
     resolved: dict[str, dict[str, Any]]
     profile: dict[str, Any]
+    certificate: dict[str, Any]
     labels: list[str]
     history: list[dict[str, Any]]
 
@@ -41,6 +42,7 @@ class Contents:
             stages={name: entries[name] for name in STAGES if name in entries},
             resolved=_yaml(run.path / "resolved.yaml"),
             profile=_json(run.path / "data/profile.json", {}),
+            certificate=_json(run.path / "data/certificate.json", {}),
             labels=_json(run.path / "data/labels.json", []),
             history=[json.loads(line) for line in history.read_text("utf-8").splitlines()] if history.exists() else [],
         )

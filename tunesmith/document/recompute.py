@@ -11,8 +11,11 @@ import polars as pl
 from tunesmith.core.records import Finding
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.clean import content_ids
+from tunesmith.data.leaks import leaking, text_leaks
+from tunesmith.data.near import near_duplicates, whole_text
+from tunesmith.data.split import NAMES
 from tunesmith.document.checks import Check, attempt
-from tunesmith.evaluate.evaluate import Judging, differences, findings_of
+from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.spec.defaults import read_resolved
 
 Predict = Callable[[RunDir, str], pl.DataFrame]
@@ -26,7 +29,7 @@ SHOWN = 3
 
 def check_scores(run: RunDir) -> list[Check]:
     """Level 1: texts against their ids, labels against the data, and every score made again from its predictions."""
-    checks = []
+    checks = attempt(1, "data/certificate.json", lambda: _certificate(run))
     for split in ("train", *SPLITS):
         checks += attempt(1, f"texts of data/{split}.parquet", lambda split=split: _texts(run, split))  # type: ignore[misc]
     files = [name for entry in run.manifest["stages"].values() for name in entry["outputs"] if name.startswith("predictions/")]
@@ -44,6 +47,24 @@ def _texts(run: RunDir, split: str) -> Iterator[Check]:
         yield Check(1, what, "mismatch", f"{len(changed)} of {len(rows)} texts are not those of their ids, first {changed['id'][0]}")
     else:
         yield Check(1, what, "verified", f"{len(rows)} rows")
+
+
+def _certificate(run: RunDir) -> Iterator[Check]:
+    """The pairs of alike texts across the splits, searched for again."""
+    content = json.loads((run.path / "data/certificate.json").read_text("utf-8"))
+    if content["jaccard"] is None:
+        yield Check(1, "data/certificate.json", "skipped", "near-duplicates were not looked for")
+        return
+    parts = [pl.read_parquet(run.path / f"data/{name}.parquet") for name in NAMES]
+    rows = pl.concat(parts)
+    near = near_duplicates(whole_text(rows), content["jaccard"]["threshold"])
+    places_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    found = {f"{split}/{other}": n for split, other, _, n in text_leaks(near, rows["id"], places_N)[1].iter_rows()}
+    recorded = {name: n for name, n in content["jaccard"]["pairs"].items() if n}
+    if found != recorded:
+        yield Check(1, "data/certificate.json", "mismatch", f"pairs of near-duplicate texts: {recorded} recorded, {found} found again")
+    else:
+        yield Check(1, "data/certificate.json", "verified", f"{len(rows)} rows searched again: {sum(found.values())} pairs across splits")
 
 
 def _labels(run: RunDir, name: str) -> Iterator[Check]:
@@ -95,6 +116,8 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
     judging = Judging(_label_names(run), spec.evaluate, spec.seed, prefix)
     predictions = pl.read_parquet(run.path / name)
     again = findings_of(predictions, judging)
+    if prefix == "test":
+        again += clean_findings(predictions, leaking(pl.read_parquet(run.path / "data/leaks.parquet"), "test"), judging)
     if baseline:
         again += differences(pl.read_parquet(run.path / f"predictions/{split}.parquet"), predictions, judging)
     ledger = {f.id: f for f in run.findings.values() if f.id.startswith(f"{prefix}/")}

@@ -43,6 +43,11 @@ def _data(contents: Contents) -> list[Row]:
     rows = [Row("data", f"{title} rows", *_shown(contents, f"data/rows/{split}", "count")) for split, title in vocabulary.SPLITS.items()]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in tables.dropped_counts(contents.dropped).items())
     rows.append(Row("data", "dropped rows", _shown(contents, "data/rows/dropped", "count")[0], reasons))
+    leaking, clean = _shown(contents, "certificate/leaking/test", "count")[0], ""
+    if contents.certificate.get("leaking", {}).get("test"):
+        metric = story.headline(contents)
+        clean = f"{metric.metric.title} without them {' '.join(_shown(contents, f'test/clean/{metric.name}', 'score'))}"
+    rows.append(Row("data", "test rows known before", leaking, clean))
     rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
     if any(finding is not None and finding.value for finding in cut):

@@ -40,11 +40,19 @@ BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen feature
 STAGES = {
     "prepare": "reads, cleans and splits the tables",
     "resolve": "fills every open value of the spec",
-    "embed": "computes what the untrained model says, for the head and the baseline",
+    "embed": "computes what the untrained model says, for the certificate, the head and the baseline",
+    "certify": "searches the splits for rows that know each other",
     "train": "fits the weights",
     "tune": "searches for better settings",
     "evaluate": "scores the model and its baselines",
 }
+
+LIKENESS = {
+    "jaccard": ("Nearly the same text", "letters and digits in lower case, four at a time: Jaccard similarity"),
+    "cosine": ("Nearly the same features", "frozen features of the pretrained model: cosine"),
+    "group": ("The same group", "equal values of the group column"),
+}
+"""Kinds of likeness that the certificate knows: what is alike, and how it is measured."""
 
 STRATEGIES = {
     "features": "the encoder stays as it is, and a linear head is fitted on its outputs",

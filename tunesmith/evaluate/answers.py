@@ -145,6 +145,8 @@ def answers_from_table(predictions: pl.DataFrame, labels: Sequence[str]) -> Answ
     if not np.isfinite(probabilities).all():
         remedy = "Training diverged: run again with a lower train.learning_rate."
         raise RunError(Issue("predictions", "must hold finite probabilities", "NaN or infinity", remedy))
+    if (np.abs(probabilities - 0.5) > 0.5 + 1e-4).any():
+        raise RunError(Issue("predictions", "must hold probabilities from 0 to 1", f"{probabilities.min():g} to {probabilities.max():g}"))
     return Answers(_ids(predictions["label"], labels), _ids(predictions["predicted"], labels), probabilities)
 
 

@@ -5,7 +5,7 @@ The same predictions, options and seed give the same findings; verification reli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -15,6 +15,8 @@ from tunesmith.evaluate.answers import Answers, answers_from_table
 from tunesmith.evaluate.intervals import NO_ROWS, Estimate, Resampling, class_estimates, estimates, mcnemar_p, paired_differences
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.schema import Evaluate
+
+CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Judging:
     def subject(self) -> str:
         """Whose predictions on what, to end a claim."""
         split, *baseline = self.prefix.split("/")
+        if baseline == [CLEAN]:
+            return f"on the {split} rows that no earlier split knows"
         return f"of the baseline {baseline[-1]} on the {split} split" if baseline else f"on the {split} split"
 
 
@@ -55,6 +59,20 @@ def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     for name, estimate in estimates(answers, metrics, judging.resampling).items():
         findings.append(_finding(name, f"{metrics[name].title} {judging.subject}", len(answers), estimate, judging))
     return findings + (_classes(answers, judging) if judging.prefix == "test" else [])
+
+
+def clean_findings(predictions: pl.DataFrame, leaking: pl.Series, judging: Judging) -> list[Finding]:
+    """The metrics on the rows that do not leak, with prefix "test/clean"; nothing where no row leaks.
+
+    Args:
+        predictions: of the test split.
+        leaking: ids of the rows that an earlier split knows.
+        judging: that of the test split.
+    """
+    if not len(leaking):
+        return []
+    clean = predictions.filter(~pl.col("id").is_in(leaking.implode()))
+    return findings_of(clean, replace(judging, prefix=f"{judging.prefix}/{CLEAN}"))
 
 
 def differences(model: pl.DataFrame, baseline: pl.DataFrame, judging: Judging) -> list[Finding]:

@@ -67,7 +67,7 @@ class NearDuplicates(Part):
 
     jaccard: float = Field(default=0.8, ge=0.5, le=1.0)
     """Least Jaccard similarity of the sets of four consecutive characters, of letters and digits in lower case."""
-    cosine: float = Field(default=0.95, gt=0.0, le=1.0)
+    cosine: float = Field(default=0.98, gt=0.0, le=1.0)
     """Least cosine of frozen features at which a test row counts as leaked. It is checked when the splits are made."""
     in_train: Literal["keep", "drop"] = "keep"
     """Near-duplicates within the training split: keep them all, or the first row of each cluster and label."""

@@ -27,7 +27,7 @@ from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
 
 SPLITS = ("train", "validation", "test")
-STAGE_NAMES = ("prepare", "resolve", "embed", "train", "evaluate", "document")
+STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "train", "evaluate", "document")
 
 
 def stage_inputs(rundir: RunDir, name: str, version: str) -> str:

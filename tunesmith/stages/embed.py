@@ -1,4 +1,4 @@
-"""embed: what the frozen model says about the rows, computed once for the head, the baseline and the features strategy."""
+"""embed: what the frozen model says about the rows, computed once for the certificate, the head, the baseline and the features strategy."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tunesmith.tasks.base import Encoding
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
+CERTIFICATE_ROWS = 100_000
 CLASS_ROWS = 5
 ALL_ROWS = sys.maxsize
 
@@ -36,7 +37,7 @@ def embed(context: Context, stage: StageWriter) -> None:
         claim = f"Rows of the {split} split whose frozen features were computed"
         stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", len(full.rows), note=_reason(len(rows), len(full.rows))))
     if not stage.outputs:
-        context.watch(Progress("embed", 1, 1, note="nothing to do: no feature baseline, and the head starts at random"))
+        context.watch(Progress("embed", 1, 1, note="nothing to do: no near-duplicates, no feature baseline, and the head starts at random"))
 
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
@@ -50,8 +51,14 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
-    train = ALL_ROWS if everything else BASELINE_ROWS if baseline else HEAD_ROWS if spec.train.head_start == "fitted" else 0
-    wanted = {"train": train, "validation": ALL_ROWS if baseline or everything else 0, "test": ALL_ROWS if baseline else 0}
+    head = HEAD_ROWS if spec.train.head_start == "fitted" else 0
+    compared = spec.data.near_duplicates is not None
+    train = ALL_ROWS if everything else CERTIFICATE_ROWS if compared else BASELINE_ROWS if baseline else head
+    wanted = {
+        "train": train,
+        "validation": ALL_ROWS if baseline or everything or compared else 0,
+        "test": ALL_ROWS if baseline or compared else 0,
+    }
     return {split: limit for split, limit in wanted.items() if limit}
 
 

@@ -13,11 +13,12 @@ import torch
 from tunesmith.core.records import Finding
 from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
-from tunesmith.evaluate.evaluate import Judging, differences, findings_of
+from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.load import device, load_finished
+from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
-from tunesmith.stages.embed import load_features
+from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
 
 PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars", "scikit-learn", "numpy", "safetensors")
 
@@ -30,7 +31,8 @@ def evaluate(context: Context, stage: StageWriter) -> None:
     for split in ("validation", "test"):
         rows = context.table(split)
         test = predict(model, context.task, rows, context.encoding(split), context.rows_watch("evaluate", split))
-        _judge(context, stage, test, split)
+        judging = _judge(context, stage, test, split)
+    stage.find(*clean_findings(test, leaking_test_rows(context.rundir.path), judging))
     rows_seen = len(context.table("validation")) + len(context.table("test"))
     speed = rows_seen / (time.perf_counter() - started)
     stage.find(
@@ -55,11 +57,13 @@ def _majority(context: Context) -> pl.DataFrame:
 
 
 def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
-    def rows(split: str) -> baselines.Rows:
+    def rows(split: str, wanted: set[int]) -> baselines.Rows:
         loaded = load_features(context.rundir.path, split)
-        return baselines.Rows(loaded["mean"], context.task.targets(context.table(split))[loaded["row"].tolist()])
+        here = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
+        return baselines.Rows(loaded["mean"][here], context.task.targets(context.table(split))[loaded["row"][here].tolist()])
 
-    chosen = baselines.features(rows("train"), rows("validation"), len(context.labels))
+    train = rows("train", set(sample_rows(context, BASELINE_ROWS)))
+    chosen = baselines.features(train, rows("validation", set(range(len(context.table("validation"))))), len(context.labels))
     note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
     claim = "Inverse regularisation of the feature baseline, chosen on validation log loss"
     stage.find(Finding("features/strength", claim, chosen.strength, note=note))
