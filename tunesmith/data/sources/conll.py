@@ -27,7 +27,7 @@ def recognise(place: Place) -> str | None:
         return None
     lines = [line.rstrip("\r\n") for line in islice(place.first_lines, SAMPLE)]
     split = _splitter(lines)
-    rows = [split(line) for line in lines if line.strip() and not line.startswith("-DOCSTART-")]
+    rows = [split(line) for line in _token_lines(lines)]
     usual, share = _usual(rows)
     if usual < 2 or share < SHARE:
         return None
@@ -51,7 +51,7 @@ def read(place: Place, why: str) -> Items:
     """
     lines = list(place.lines())
     split = _splitter(line for _, line in lines)
-    usual = _usual([split(line) for _, line in lines if line.strip() and not line.startswith("-DOCSTART-")])[0]
+    usual = _usual([split(line) for line in _token_lines(line for _, line in lines)])[0]
     left: list[Left] = []
     rows = []
     broken = unclear = 0
@@ -89,10 +89,15 @@ def breaks(tags: list[str]) -> int:
 
 def _splitter(lines: Iterable[str]) -> Split:
     """How a line becomes columns: at tabs where most lines hold one, else at spaces."""
-    some = [line for line in islice(lines, SAMPLE) if line.strip() and not line.startswith("-DOCSTART-")]
+    some = _token_lines(islice(lines, SAMPLE))
     if some and sum("\t" in line for line in some) > len(some) / 2:
         return lambda line: [part.strip() for part in line.split("\t")]
     return lambda line: re.split(" +", line.strip(" \t"))
+
+
+def _token_lines(lines: Iterable[str]) -> list[str]:
+    """Lines that surely hold a token: not blank, no document mark, nothing that may be a comment."""
+    return [line for line in lines if line.strip() and not line.startswith(("-DOCSTART-", "# "))]
 
 
 def _usual(rows: list[list[str]]) -> tuple[int, float]:

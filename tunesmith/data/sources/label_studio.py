@@ -17,7 +17,7 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.sources.base import Items, Left, Reason, counted, dropped_table, frame, held, warning
-from tunesmith.data.sources.boxes import Pictures
+from tunesmith.data.sources.boxes import Pictures, number
 from tunesmith.data.sources.place import Place, inside
 from tunesmith.data.sources.quotes import from_utf16, located
 
@@ -117,15 +117,11 @@ def _rectangles(place: Place, why: str, annotations: list[Annotation], left: lis
 
 def _rectangle(source: str, value: dict[str, Any], row: dict[str, Any], pictures: Pictures) -> None:
     label = _labels(value, "rectanglelabels")[0]
-    given = [value.get(name) for name in ("x", "y", "width", "height")]
-    corners = [float(part) for part in given if isinstance(part, (int, float)) and not isinstance(part, bool)]
     if value.get("rotation") not in (None, 0, 0.0):
         pictures.left.append((source, Reason.BOX_ROTATED, f"{label} by {value['rotation']} degrees"))
-    elif len(corners) != 4:
-        pictures.left.append((source, Reason.BOX_NOT_FINITE, label))
     else:
-        sides = (row["width"], row["height"], row["width"], row["height"])
-        pictures.box(source, row, label, [part / 100 * side for part, side in zip(corners, sides, strict=True)])
+        sides = {"x": row["width"], "y": row["height"], "width": row["width"], "height": row["height"]}
+        pictures.box(source, row, label, [number(value.get(name)) / 100 * side for name, side in sides.items()])
 
 
 def _image(data: dict[str, Any], root: Path) -> object:

@@ -110,7 +110,7 @@ def _rows(table: Place, column: str, word: str, state: tuple[Path, list[Left]]) 
     taken = [name for name in rows.columns if name in ("source", word) and name != column]
     rows = rows.rename({name: f"{name}_in_file" for name in taken}).rename({SOURCE: "source", column: word})
     issues += [warning(table.name, f"should have no column {name!r}", "one", f"It is now {name}_in_file.") for name in taken]
-    prefix = prefix_of(root, table.path.parent, ["", "images", "audio", "data"], rows[word].head(HEAD).to_list())
+    prefix = prefix_of(root, table.path.parent, ["", "images", "audio", "data", "clips", "wavs"], rows[word].head(HEAD).to_list())
     paths = [inside(root, joined(prefix, name)) for name in rows[word]]
     for source, name, path in zip(rows["source"], rows[word], paths, strict=True):
         if isinstance(path, Reason):

@@ -18,7 +18,7 @@ VERSION = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", 
 def is_remote(path: str) -> bool:
     """True for an address with a scheme, such as s3://bucket/file.csv."""
     scheme, found, _ = path.partition("://")
-    return bool(found) and scheme.replace("+", "").isalnum()
+    return bool(found) and scheme.replace("+", "").replace("::", "").isalnum()
 
 
 def fetched(address: str, cache: Path | None = None) -> Path:
