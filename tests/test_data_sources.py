@@ -244,6 +244,16 @@ def test_splits_come_from_several_tables(tmp_path: Path) -> None:
     assert open_source(str(tmp_path)).table.select("image", "split").rows() == [("images/2.png", "test"), ("images/1.png", "train")]
 
 
+def test_a_damaged_table_of_a_split_is_not_passed_over(tmp_path: Path) -> None:
+    files.image_table(tmp_path)
+    (tmp_path / "metadata.csv").rename(tmp_path / "train.csv")
+    (tmp_path / "test.csv").write_text("path,label\nimages/2.png,dog,more\n")
+    with pytest.raises(DataError, match=r"test\.csv row 1"):
+        open_source(str(tmp_path))
+    (tmp_path / "test.csv").rename(tmp_path / "notes.csv")
+    assert open_source(str(tmp_path)).table.height == 2
+
+
 def test_sqlite_tables_and_queries(tmp_path: Path) -> None:
     path = files.database(tmp_path)
     items = open_source(f"sqlite:///{path}")
@@ -319,6 +329,9 @@ def test_addresses_that_cannot_be_read_say_what_is_missing(tmp_path: Path) -> No
         open_source("nonsense://bucket/rows.csv", cache=tmp_path)
     with pytest.raises(DataError, match="a chain with ::"):
         open_source("simplecache::s3://bucket/rows.csv", cache=tmp_path)
+    with pytest.raises(DataError) as caught:
+        open_source("s3://ada:secret@bucket/rows.csv?key=secret", cache=tmp_path)
+    assert "secret" not in str(caught.value)
     assert not remote.is_remote("C:/data/rows.csv")
     assert open_source(f"file://{files.table(tmp_path)}").table.height == 2
 

@@ -225,6 +225,14 @@ def test_yolo_lines_that_cannot_be_used_leave_with_their_reason(tmp_path: Path) 
     assert "class numbers 5, and 2 names" in told(items)
 
 
+def test_an_image_with_a_damaged_label_file_is_not_taken_as_empty(tmp_path: Path) -> None:
+    files.yolo(tmp_path)
+    (tmp_path / "labels" / "train" / "b.txt").write_bytes(b"0 0.5 \xff")
+    items = open_source(str(tmp_path))
+    assert items.table["image"].to_list() == ["images/train/a.png"]
+    assert items.dropped.select("source", "reason").rows() == [("labels/train/b.txt", "malformed")]
+
+
 def test_yolo_class_lists(tmp_path: Path) -> None:
     one = "0 0.5 0.5 0.2 0.2\n"
     named = open_source(str(files.yolo(tmp_path / "norway", {"a": one}, classes=("no", "yes"))))

@@ -50,7 +50,7 @@ class Pictures:
 
     def box(self, source: str, row: dict[str, Any], label: str, corners: Sequence[object]) -> None:
         """Add a box (x, y, width, height) to a picture, clipped where it is at most a pixel outside; or say why not."""
-        values = [number(value) for value in corners]
+        values = [as_number(value) for value in corners]
         shape = f"{label} {[round(value, 3) for value in values]} in {row['width']} x {row['height']}"
         problem = problem_of_box(values, row["width"], row["height"])
         if problem:
@@ -93,7 +93,7 @@ def problem_of_box(values: Sequence[float], width: int, height: int) -> Reason |
     return Reason.BOX_OUTSIDE if outside > TOLERANCE_PX else None
 
 
-def number(value: object) -> float:
+def as_number(value: object) -> float:
     """The value as a number; NaN for what is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return math.nan
@@ -105,7 +105,7 @@ def number(value: object) -> float:
 
 def _declared(width: object, height: object) -> tuple[int, int] | None:
     """The size that a record declares, where it is possible: whole positive numbers, of an image that can be decoded."""
-    wide, high = number(width), number(height)
+    wide, high = as_number(width), as_number(height)
     if not (math.isfinite(wide) and math.isfinite(high)) or wide < 1 or high < 1 or wide * high > MAX_PIXELS:
         return None
     return (int(wide), int(high)) if wide.is_integer() and high.is_integer() else None

@@ -17,9 +17,9 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.sources.base import Items, Left, Reason, counted, dropped_table, frame, held, warning
-from tunesmith.data.sources.boxes import Pictures, number
+from tunesmith.data.sources.boxes import Pictures, as_number
 from tunesmith.data.sources.place import Place, inside
-from tunesmith.data.sources.quotes import from_utf16, located
+from tunesmith.data.sources.quotes import located
 
 SPANS = pl.List(pl.Struct({"start": pl.Int64, "end": pl.Int64, "label": pl.String}))
 VOTES = pl.List(pl.Struct({"annotator": pl.String, "label": pl.String}))
@@ -121,7 +121,7 @@ def _rectangle(source: str, value: dict[str, Any], row: dict[str, Any], pictures
         pictures.left.append((source, Reason.BOX_ROTATED, f"{label} by {value['rotation']} degrees"))
     else:
         sides = {"x": row["width"], "y": row["height"], "width": row["width"], "height": row["height"]}
-        pictures.box(source, row, label, [number(value.get(name)) / 100 * side for name, side in sides.items()])
+        pictures.box(source, row, label, [as_number(value.get(name)) / 100 * side for name, side in sides.items()])
 
 
 def _image(data: dict[str, Any], root: Path) -> object:
@@ -162,7 +162,7 @@ def _spans_of(source: str, text: str, value: dict[str, Any], state: tuple[list[L
         found = located(text, quote, start)
         span = (found[0], found[0] + len(quote)) if found else None
         counts[found[1] if found else "lost"] += 1
-    elif isinstance(start, int) and isinstance(end, int) and from_utf16(text, 0) is not None and 0 <= start < end <= len(text):
+    elif isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text):
         span = (start, end)
     else:
         span = None

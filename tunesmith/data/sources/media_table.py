@@ -78,9 +78,9 @@ def _tables(place: Place) -> Iterator[Found]:
         try:
             found = _column(table)
         except DataError:
-            if metadata:
+            if metadata or split_of_file(table.path):
                 raise
-            continue  # told as a file that was left out
+            continue  # a damaged table that may have nothing to do with the media
         if found:
             yield table, *found
 

@@ -21,6 +21,13 @@ def is_remote(path: str) -> bool:
     return bool(found) and scheme.replace("+", "").replace("::", "").isalnum()
 
 
+def without_secrets(address: str) -> str:
+    """The address without user, password and query, which may hold keys."""
+    scheme, _, rest = address.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def fetched(address: str, cache: Path | None = None) -> Path:
     """The local copy of a file or folder; copied again only when its address, size or version changed there.
 
@@ -35,17 +42,18 @@ def fetched(address: str, cache: Path | None = None) -> Path:
     if address.startswith("file://"):
         return Path(address.removeprefix("file://"))
     system, path = _opened(address)
+    shown = without_secrets(address)
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith" / "sources"
     try:
         files = _files(system, path)
         version = _version(files)
         key = hashlib.sha256(f"{address}\n{version}".encode()).hexdigest()[:24]
-        target = home / key / (path.rstrip("/").rpartition("/")[2] or "data")
+        target = home / key / (path.partition("?")[0].rstrip("/").rpartition("/")[2] or "data")
         if version is None or not target.exists():
             _copy(system, path, files, target)
     except (OSError, ValueError, NotImplementedError) as error:
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(Issue(address, "must be readable", problem, "Check the address and your access to it.")) from error
+        problem = (str(error) or type(error).__name__).splitlines()[0].replace(address, shown)
+        raise DataError(Issue(shown, "must be readable", problem, "Check the address and your access to it.")) from error
     return target
 
 
@@ -56,13 +64,15 @@ def _opened(address: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        scheme = address.partition("://")[0]
+        scheme, shown = address.partition("://")[0], without_secrets(address)
         package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "http": "aiohttp"}
         name = package.get(scheme.removesuffix("s") if scheme == "https" else scheme, "")
         remedy = f"pip install {name}" if name else str(error).splitlines()[0]
-        raise DataError(Issue(address, f"needs a package to read {scheme}://", "it is not installed", f"{remedy}.")) from error
+        raise DataError(Issue(shown, f"needs a package to read {scheme}://", "it is not installed", f"{remedy}.")) from error
     except (ValueError, OSError, TypeError) as error:
-        raise DataError(Issue(address, "must be an address that can be read", str(error).splitlines()[0], "Check the address.")) from error
+        shown = without_secrets(address)
+        problem = (str(error) or type(error).__name__).splitlines()[0].replace(address, shown)
+        raise DataError(Issue(shown, "must be an address that can be read", problem, "Check the address.")) from error
     return system, str(path)
 
 

@@ -9,13 +9,14 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote
 
 import polars as pl
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.sources.base import Items, dropped_table, held, warning
+from tunesmith.data.sources.remote import without_secrets
 
 SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mssql", "oracle", "redshift", "clickhouse", "bigquery", "trino", "snowflake")
 ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})(\+\w+)?://", re.IGNORECASE)
@@ -38,7 +39,7 @@ def read(address: str, why: str) -> Items:
     given = parse_qs(rest, keep_blank_values=True, separator="&") if rest else {}
     query = unquote(rest.partition("query=")[2]) if rest.startswith("query=") else next(iter(given.pop("query", [])), None)
     table = next(iter(given.pop("table", [])), None)
-    where = _without_password(base)
+    where = without_secrets(base)
     if base.lower().startswith("sqlite"):
         rows, name, issues = _sqlite(Path(unquote(base.partition("://")[2].removeprefix("/"))), table, query)
     else:
@@ -101,9 +102,3 @@ def _other(base: str, where: str, table: str | None, query: str | None) -> tuple
 def _quoted(name: str) -> str:
     """The name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _without_password(address: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address

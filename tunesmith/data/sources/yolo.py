@@ -60,13 +60,14 @@ def read(place: Place, why: str) -> Items:
         without += label not in unread
         lines = _lines(place.path / label) if label in unread else []
         unread.discard(label)
-        row = pictures.picture(image, image, boxes=len(lines or ()))
+        if lines is None:  # without its boxes the image would teach that there is nothing on it
+            pictures.left.append((label, Reason.MALFORMED, f"not UTF-8 text; {image} is left out with it"))
+            continue
+        row = pictures.picture(image, image, boxes=len(lines))
         if row is None:
             continue
         row["split"] = split_of(image)
-        if lines is None:
-            pictures.left.append((label, Reason.MALFORMED, "not UTF-8 text"))
-        for number, line in enumerate(lines or (), start=1):
+        for number, line in enumerate(lines, start=1):
             _box(f"{label}:{number}", line, row, (names, unknown, pictures))
     pictures.left += [(label, Reason.MISSING_FILE, "no image of that name") for label in sorted(unread)]
     issues += counted(place.name, without, "each image should have a label file", "images have none and count as images without boxes")
