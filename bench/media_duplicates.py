@@ -16,10 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import soundfile
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
+from scipy.signal import istft, resample_poly, stft
 
 Rng = np.random.Generator
 Picture = Image.Image
+Samples = NDArray[np.float32]
 ROOT = Path(__file__).parent.parent
 
 
@@ -62,18 +66,69 @@ IMAGE_KINDS: dict[str, Callable[[Picture, Rng], Picture]] = {
 }
 
 
+def coded(samples: Samples, rate: int, form: str, subtype: str) -> tuple[Samples, int]:
+    """Written in another container or codec and read again."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples, -1, 1), rate, format=form, subtype=subtype)
+    buffer.seek(0)
+    decoded, rate = soundfile.read(buffer, dtype="float32")
+    return decoded, rate
+
+
+def trimmed(samples: Samples, rng: Rng) -> Samples:
+    """Without up to 10 % at each end."""
+    start, end = (int(share * len(samples)) for share in rng.uniform(0, 0.1, 2))
+    return samples[start : len(samples) - end]
+
+
+def noisy(samples: Samples, rng: Rng) -> Samples:
+    """With white noise 20 dB below."""
+    noise = rng.standard_normal(len(samples)).astype(np.float32)
+    return samples + noise * np.sqrt((samples**2).mean() / (noise**2).mean()) / 10
+
+
+def pitched(samples: Samples, rate: int, semitones: float) -> Samples:
+    """At another pitch in the same time: a phase vocoder stretches, resampling restores the length."""
+    size, factor = (512 if rate <= 8000 else 1024), 2 ** (semitones / 12)
+    spectrum = stft(samples, nperseg=size, noverlap=size * 3 // 4, boundary="even")[2]
+    place = np.arange(0, spectrum.shape[1] - 1, 1 / factor)
+    frame = place.astype(int)
+    level = (1 - place + frame) * np.abs(spectrum[:, frame]) + (place - frame) * np.abs(spectrum[:, frame + 1])
+    advance = np.angle(spectrum[:, frame + 1]) - np.angle(spectrum[:, frame])
+    phase = np.cumsum(np.concatenate([np.angle(spectrum[:, :1]), advance[:, :-1]], axis=1), axis=1)
+    stretched = istft(level * np.exp(1j * phase), nperseg=size, noverlap=size * 3 // 4)[1]
+    turned = resample_poly(stretched, 1000, round(1000 * factor))[: len(samples)]
+    return np.pad(turned, (0, len(samples) - len(turned))).astype(np.float32)
+
+
+AUDIO_KINDS: dict[str, Callable[[Samples, int, Rng], tuple[Samples, int]]] = {
+    "flac": lambda x, rate, rng: coded(x, rate, "FLAC", "PCM_16"),
+    "level": lambda x, rate, rng: (x * np.float32(10 ** (rng.uniform(-12, 3) / 20)), rate),
+    "resampled": lambda x, rate, rng: (resample_poly(x, 3, 2).astype(np.float32), rate * 3 // 2),
+    "trimmed": lambda x, rate, rng: (trimmed(x, rng), rate),
+    "shifted": lambda x, rate, rng: (np.concatenate([np.zeros(int(rng.uniform(0.02, 0.3) * rate), np.float32), x]), rate),
+    "ogg": lambda x, rate, rng: coded(x, rate, "OGG", "VORBIS"),
+    "mp3": lambda x, rate, rng: coded(x, rate, "MP3", "MPEG_LAYER_III"),
+    "trimmed, mp3": lambda x, rate, rng: coded(trimmed(x, rng), rate, "MP3", "MPEG_LAYER_III"),
+    "noise at 20 dB": lambda x, rate, rng: (noisy(x, rng), rate),
+    "pitch, 1 to 2 semitones": lambda x, rate, rng: (pitched(x, rate, float(rng.choice([-2, -1.5, -1, 1, 1.5, 2]))), rate),
+}
+
+
 def report(found: list[tuple[int, int]], planted: dict[int, tuple[int, str]], kinds: list[str], files: list[str], show: bool) -> None:
     """One line per kind, then the pairs that were not planted. `planted`: row of the copy to (row of the original, kind)."""
     pairs, rows = set(found), len(files) + len(planted)
     hits = {copy: (original, copy) in pairs for copy, (original, _) in planted.items()}
     for kind in kinds:
         mine = [hits[copy] for copy, (_, name) in planted.items() if name == kind]
-        print(f"    {kind:20} {sum(mine):5} of {len(mine):5} found")
+        print(f"    {kind:24} {sum(mine):5} of {len(mine):5} found")
     family = {copy: original for copy, (original, _) in planted.items()}
     false = [(a, b) for a, b in found if family.get(a, a) != family.get(b, b)]
     original = [(a, b) for a, b in false if b < len(files)]
     share = len(false) / max(1, len(found))
-    print(f"  recall {np.mean(list(hits.values())):.2%}, pairs reported {len(found)}, not planted {len(false)} ({share:.2%} of those", end="")
+    print(
+        f"  recall {np.mean(list(hits.values())):.2%}, pairs reported {len(found)}, not planted {len(false)} ({share:.2%} of those", end=""
+    )
     print(f" reported, {len(false) / (rows * (rows - 1) / 2):.1e} of all pairs), of which between originals {len(original)}")
     if show:
         for a, b in original[:40]:
@@ -98,6 +153,22 @@ def images(files: list[Path], share: float, show: bool) -> None:
     report(list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)), planted, kinds, [f.name for f in files], show)
 
 
+def recordings(files: list[Path], share: float, show: bool) -> None:
+    """Plant, search and report for one folder of recordings."""
+    from tunesmith.data.audio import to_mono
+    from tunesmith.data.audio_duplicates import FINGERPRINT_RATE, find_audio_pairs
+
+    rng, kinds = np.random.default_rng(7), list(AUDIO_KINDS)
+    sounds = [soundfile.read(file, dtype="float32") for file in files]
+    chosen = rng.permutation(len(files))[: int(share * len(files))]
+    planted = {len(files) + n: (int(row), kinds[n % len(kinds)]) for n, row in enumerate(chosen)}
+    sounds += [AUDIO_KINDS[kind](*sounds[row], rng) for row, kind in planted.values()]
+    started = time.perf_counter()
+    pairs = find_audio_pairs([to_mono(samples[:, None], rate, FINGERPRINT_RATE)[0] for samples, rate in sounds])
+    print(f"  search {time.perf_counter() - started:.1f} s: {pairs.statement}")
+    report(list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)), planted, kinds, [f.name for f in files], show)
+
+
 def main() -> None:
     """Each folder in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,10 +179,10 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     for folder in options.folders:
-        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-        order = np.random.default_rng(1).permutation(len(pictures))[: options.rows]
-        print(f"{folder.name}: {len(order)} items")
-        images([pictures[i] for i in sorted(order)], options.share, options.show)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".wav"))
+        files = [files[i] for i in sorted(np.random.default_rng(1).permutation(len(files))[: options.rows])]
+        print(f"{folder.name}: {len(files)} items", flush=True)
+        (recordings if files[0].suffix.lower() == ".wav" else images)(files, options.share, options.show)
 
 
 if __name__ == "__main__":
