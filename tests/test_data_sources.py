@@ -69,7 +69,7 @@ def test_every_reason_is_explained_and_every_format_named_once() -> None:
     assert len({form.name for form in FORMATS}) == len(FORMATS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     choice=st.integers(0, 1000),
     cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6)), min_size=1, max_size=4),
@@ -113,7 +113,7 @@ def changed(value: object, path: list[int], new: object) -> object:
     return {**value, key: inner} if isinstance(value, dict) else [*value[:key], inner, *value[key + 1 :]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(path=st.lists(st.integers(0, 5), min_size=1, max_size=8), new=WORDS)
 @pytest.mark.parametrize("name", JSON_MAKERS)
 def test_any_value_anywhere_in_json_gives_items_or_a_data_error(name: str, path: list[int], new: object) -> None:

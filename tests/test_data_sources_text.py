@@ -279,3 +279,9 @@ def test_an_export_without_known_results_says_so(tmp_path: Path) -> None:
     task = files.label_task(1, {"text": "x"}, [{"type": "rating", "value": {"rating": 3}}])
     with pytest.raises(DataError, match="must hold results of the types rectanglelabels, labels, choices, got rating"):
         open_source(str(files.document(tmp_path / "e.json", [task])))
+
+
+def test_choices_that_are_all_damaged_leave_nothing(tmp_path: Path) -> None:
+    task = files.label_task(1, {"text": "x"}, [{"type": "choices", "value": {"choices": None}}])
+    with pytest.raises(DataError, match="must hold at least one item"):
+        open_source(str(files.document(tmp_path / "e.json", [task])))

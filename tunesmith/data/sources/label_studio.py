@@ -174,7 +174,7 @@ def _spans_of(source: str, text: str, value: dict[str, Any], state: tuple[list[L
 
 def _choices(place: Place, why: str, annotations: list[Annotation], left: list[Left]) -> Items:
     controls = Counter(str(result.get("from_name")) for *_, results in annotations for result in results)
-    control = controls.most_common(1)[0][0]
+    control = max(controls, key=lambda name: controls[name], default="")
     tasks: dict[str, dict[str, Any]] = {}
     for source, who, data, results in annotations:
         mine = [result for result in results if str(result.get("from_name")) == control]
