@@ -94,7 +94,9 @@ def read_audio(path: str | Path, rate: int = RATE, most_seconds: float = MOST_SE
 
     record = Audio(str(path), rate=rate)
     try:
-        with open(path, "rb") as bytes_, soundfile.SoundFile(bytes_) as file:
+        if Path(path).stat().st_size == 0:
+            return replace(record, problems=(AudioProblem.EMPTY,))
+        with soundfile.SoundFile(str(path)) as file:
             stored, form, declared = file.samplerate, f"{file.format} {file.subtype}", file.frames
             most = int(most_seconds * stored)
             if declared > most and not 0 < Path(path).stat().st_size < declared // 64:
@@ -175,7 +177,7 @@ def _row(audio: Audio) -> dict[str, Any]:
         AudioProblem.SAME_CHANNELS: several and bool((samples_SC == samples_SC[:, :1]).all()),
         AudioProblem.EMPTY_CHANNEL: several and peaks.min() < SILENT_PEAK <= peaks.max(),
     }
-    words = np.round(np.clip(samples_SC, -1, 1) * 32767).astype("<i2")
+    words = np.round(np.clip(samples_SC * 32768, -32768, 32767)).astype("<i2")
     content = hashlib.sha256(f"{words.shape} {audio.stored_rate}".encode() + words.tobytes()).hexdigest()
     row["problems"] += [str(problem) for problem, holds in found.items() if holds]
     row.update(seconds=len(samples_SC) / audio.stored_rate, rate=audio.stored_rate, channels=samples_SC.shape[1], format=audio.format)

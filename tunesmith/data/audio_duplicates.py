@@ -51,7 +51,7 @@ class AudioPairs:
     statement: str
 
 
-def find_audio_pairs(recordings: Sequence[Floats], waveform: float = 0.9, short: float = 0.93, long: float = 0.55) -> AudioPairs:
+def find_audio_pairs(recordings: Sequence[Floats], waveform: float = 0.95, short: float = 0.93, long: float = 0.55) -> AudioPairs:
     """All verified pairs among mono recordings at FINGERPRINT_RATE (see `tunesmith.data.audio.read_audio`).
 
     A pair is verified where waveforms correlate by at least `waveform`, or spectral detail by at least `short` in overlaps of
@@ -59,7 +59,7 @@ def find_audio_pairs(recordings: Sequence[Floats], waveform: float = 0.9, short:
     """
     peaks = np.array([np.abs(x).max() if len(x) else 0.0 for x in recordings])
     silent, heard = np.flatnonzero(peaks < 1e-3), np.flatnonzero(peaks >= 1e-3)
-    spectra = [spectrogram(recordings[row]) for row in heard]
+    spectra = [spectrogram(recordings[int(row)]) for row in heard]
     found, compared = [], 0
     details = [_detail(spectrum) for spectrum in spectra]
     for a, b in _candidates(spectra):
@@ -75,10 +75,11 @@ def find_audio_pairs(recordings: Sequence[Floats], waveform: float = 0.9, short:
             found.append((left, right, likeness, f"spectrum, {step * 12 / BANDS_PER_OCTAVE:+g} semitones" if step else "spectrum"))
     found.sort()
     statement = (
-        f"{len(found)} pairs among {len(recordings)} recordings, of which {len(silent)} are silent and were not compared; searched: the "
-        f"{NEIGHBOURS} nearest of each by spectral profile and {PITCHED_NEIGHBOURS} more at each of {len(PITCH_STEPS) - 1} pitch "
-        f"shifts of up to 2.25 semitones; {compared} candidates compared, with a waveform correlation of at least {waveform} or a spectral one of at "
-        f"least {short} (up to 1 s) to {long} (from 3 s), over at least {OVERLAP:.0%} of the shorter one"
+        f"{len(found)} pairs among {len(recordings)} recordings, of which {len(silent)} are silent and were not compared; "
+        f"searched: the {NEIGHBOURS} nearest of each by spectral profile and {PITCHED_NEIGHBOURS} more at each of "
+        f"{len(PITCH_STEPS) - 1} pitch shifts of up to 2.25 semitones; {compared} candidates compared, with a waveform "
+        f"correlation of at least {waveform} or a spectral one of at least {short} (up to 1 s) to {long} (from 3 s), "
+        f"over at least {OVERLAP:.0%} of the shorter one"
     )
     left_P, right_P = (np.array([pair[side] for pair in found], np.int64) for side in (0, 1))
     similarity_P = np.array([pair[2] for pair in found], np.float32)

@@ -44,11 +44,12 @@ ORIENTATIONS = (
     "as it is", "mirrored", "upside down", "turned by 180", "transposed", "turned right", "turned left", "transposed the other way",
 )  # fmt: skip
 """Name of orientation o: bit 0 mirrors left and right, bit 1 top and bottom, bit 2 transposes, before both."""
+INVERSES = (0, 1, 2, 3, 4, 6, 5, 7)
 
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Verified pairs: row numbers left < right, similarity (at most 1), what turns one into the other, and what was searched.
+    """Verified pairs: row numbers left < right, similarity (at most 1), what was done to left to get right, what was searched.
 
     `statement` says it in one sentence; `compared` are the candidates that were aligned, `flat` the rows without detail.
     """
@@ -122,7 +123,7 @@ def find_image_pairs(thumbnails_NSS: Floats, threshold: float = 0.96, radius: in
     if crop_radius is None:
         crop_radius = 7 if len(thumbnails_NSS) < FEW else 5 if len(thumbnails_NSS) < MANY else 3
     flat = np.flatnonzero(thumbnails_NSS.std(axis=(1, 2)) < FLAT)
-    _, first, inverse = np.unique(thumbnails_NSS.reshape(len(thumbnails_NSS), -1), axis=0, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(thumbnails_NSS.reshape(-1, SIDE * SIDE), axis=0, return_index=True, return_inverse=True)
     copies = np.flatnonzero(first[inverse] != np.arange(len(inverse)))
     copies = copies[~np.isin(copies, flat)]
     rows = np.setdiff1d(np.sort(first), flat)
@@ -179,6 +180,7 @@ def _verified(thumbnails_NSS: Floats, threshold: float, radius: int, crop_radius
         return _Verified(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [], 0)
     left, right, similarity, orientation, crop = (np.concatenate(column) for column in zip(*parts, strict=True))
     low, high = np.minimum(left, right), np.maximum(left, right)
+    orientation = np.where(left > right, np.array(INVERSES)[orientation], orientation)
     order = np.lexsort((-similarity, high, low))
     best = order[_firsts(low[order], high[order])]
     names = [ORIENTATIONS[orientation[i]] + (", cropped" if crop[i] > 0.015 else "") for i in best]
@@ -367,7 +369,7 @@ def _masks(reach: int) -> list[int]:
 
 def _is_first(differing: Words, chunk: int, reach: int) -> NDArray[np.bool_]:
     """Whether no earlier chunk has already found this pair."""
-    return np.stack([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)]).all(axis=0)
+    return np.asarray(np.all([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)], axis=0))
 
 
 def _members(starts_Q: Ints, stops_Q: Ints) -> Iterator[tuple[Ints, Ints]]:
