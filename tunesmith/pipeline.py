@@ -4,6 +4,7 @@
     resolve   fill every open value of the spec           resolved.yaml
     embed     what the frozen model says, computed once   features/
     certify   what the splits have in common               data/certificate.json
+    inspect   labels that are probably wrong, outliers        data/suspects.parquet  review/
     train     fit the weights that the strategy names     model/  history.jsonl  checkpoints/ while it lasts
     evaluate  the validation split, then the test, once   predictions/
     document  report and card, from the ledger            report.html  MODEL_CARD.md
@@ -28,7 +29,7 @@ from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
-from tunesmith.stages import certify, document, embed, evaluate, prepare, resolve, train
+from tunesmith.stages import certify, document, embed, evaluate, inspect, prepare, resolve, train
 from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
@@ -39,6 +40,7 @@ STAGES: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
     ("resolve", resolve.resolve),
     ("embed", embed.embed),
     ("certify", certify.certify),
+    ("inspect", inspect.inspect),
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
     ("document", document.document),

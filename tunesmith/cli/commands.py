@@ -131,6 +131,27 @@ def compare(paths: list[Path]) -> None:
             _say(f"[yellow]{_plain(c.note)}[/]")
 
 
+def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
+    """Check review files against a run, and write the spec of a run that applies them."""
+    from tunesmith.stages.relabel import relabelled_spec
+
+    answer = relabelled_spec(existing_run(path), reviews, name)
+    table = _table("", "")
+    for row in answer.rows:
+        table.add_row(*map(_plain, row))
+    console.print(table)
+    for issue in answer.issues:
+        _say(f"[yellow]warning[/]  {_plain(str(issue))}")
+    target = Path(f"{answer.name}.yaml")
+    if target.exists():
+        raise SpecError(Issue(str(target), "must not exist yet", "a file", "Give the new run another name with --name NAME."))
+    with disk_errors(target):
+        target.write_text(answer.text, "utf-8")
+    _say(
+        f"Wrote [bold]{target}[/]. Next: [bold]tunesmith run {target}[/], then [bold]tunesmith compare {_plain(str(path))} runs/{answer.name}[/]."
+    )
+
+
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
     if output.suffix not in (".parquet", ".csv", ".jsonl"):

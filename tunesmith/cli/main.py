@@ -103,6 +103,18 @@ def verify(
     commands.verify(run, level)
 
 
+@app.command(epilog="Example: tunesmith relabel runs/tickets review.csv, then tunesmith run tickets-relabelled.yaml")
+def relabel(
+    run: RunPath,
+    reviews: Annotated[list[Path], typer.Argument(metavar="REVIEW...", help="Filled-in review files: CSV, or Label Studio exports.")],
+    name: Name = None,
+) -> None:
+    """Take a reviewer's decisions back in: check them, and write a spec that applies them."""
+    from tunesmith.cli import commands
+
+    commands.relabel(run, reviews, name)
+
+
 @app.command(epilog="Example: tunesmith schema > spec.schema.json")
 def schema() -> None:
     """Print the JSON schema of a spec, for editors."""

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NO_SPLIT = "no_split"
     NO_MOMENT = "no_moment"
     NEAR_DUPLICATE = "near_duplicate"
+    REVIEWED = "reviewed"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -39,6 +40,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.UNKNOWN_LABEL: "No training row has this label, so the model cannot learn it.",
     Reason.NO_SPLIT: "The column that names the split says neither train nor validation nor test.",
     Reason.NO_MOMENT: "The cell with the row's time is empty or cannot be read.",
+    Reason.REVIEWED: "A reviewer decided to drop it.",
     Reason.NEAR_DUPLICATE: "Nearly the same text with the same label appears before, in the training split.",
 }
 
@@ -99,6 +101,11 @@ def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str
     return kept, _all(gone)
 
 
+def in_order(kept: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """The rows of all tables, one after the other: train, validation, test."""
+    return pl.concat([kept[name] for name in SPLITS if name in kept], how="diagonal")
+
+
 def by_place(table: pl.DataFrame) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
     """The rows of each split that the column `place` names, without that column, and the rows for which it names none."""
     gone: list[pl.DataFrame] = []
@@ -111,6 +118,13 @@ def without_moment(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows whose time is known, and those that left."""
     gone: list[pl.DataFrame] = []
     return _without(rows, pl.col("moment").is_null(), Reason.NO_MOMENT, pl.lit(""), gone), _all(gone)
+
+
+def without_reviewed(rows: pl.DataFrame, details: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that no reviewer dropped, and those that left; `details` has, by row id, who dropped it and why."""
+    gone: list[pl.DataFrame] = []
+    detail = pl.col("id").replace_strict(details, default="", return_dtype=pl.String)
+    return _without(rows, pl.col("id").is_in(list(details)), Reason.REVIEWED, detail, gone), _all(gone)
 
 
 def without_near_duplicates(rows: pl.DataFrame, clusters: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:

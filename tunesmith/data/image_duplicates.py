@@ -112,7 +112,7 @@ def image_pairs(hashes_N: Words, radius: int) -> tuple[Ints, Ints, NDArray[np.ui
     return left[order], right[order], distance[order]
 
 
-def find_image_pairs(thumbnails_NSS: Floats, threshold: float = 0.96, radius: int = 7, crop_radius: int | None = None) -> ImagePairs:
+def find_image_pairs(thumbnails_NSS: Floats, threshold: float = 0.97, radius: int = 7, crop_radius: int | None = None) -> ImagePairs:
     """All verified pairs among the pictures; of equal thumbnails each is paired with the first alone.
 
     A pair is a candidate where the hash of one in one of 8 orientations differs from the other's by at most `radius` bits,

@@ -20,11 +20,13 @@ from tunesmith.data.clean import (
     clean,
     clean_across,
     empty_dropped,
+    in_order,
     without_moment,
     without_near_duplicates,
     without_unknown_labels,
 )
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
+from tunesmith.data.decide import decide
 from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded, load
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
@@ -79,6 +81,8 @@ def prepare(spec: Spec) -> Prepared:
         gone.append(unplaced)
     cleaned = {name: clean(tables.pop(name), spec.data.on_conflict) for name in list(tables)}
     kept, across = clean_across({name: part.kept for name, part in cleaned.items()})
+    kept, reviewed, decided = decide(kept, spec.data)
+    gone.append(reviewed)
     if columns.moment:
         kept["train"], timeless = without_moment(kept["train"])
         gone.append(timeless)
@@ -88,10 +92,10 @@ def prepare(spec: Spec) -> Prepared:
     searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, spec.data)
-    warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"])]
+    warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
-    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data))
+    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data), decided.told)
     content = profile(splits, dropped, labels, story)
     return Prepared(**splits, dropped=dropped, labels=labels, profile=content, findings=findings(content), issues=warnings, search=searched)
 
@@ -110,7 +114,7 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
 
 def input_hashes(data: Data) -> dict[str, str]:
     """SHA-256 of every file that the spec's data paths name: what the prepare stage depends on besides the spec."""
-    patterns = [pattern for patterns in (data.train, data.validation, data.test) for pattern in patterns or ()]
+    patterns = [pattern for patterns in (data.train, data.validation, data.test, data.decisions) for pattern in patterns or ()]
     return {path: sha256_file(Path(path)) for pattern in patterns for path in matching_files(pattern)}
 
 
@@ -137,7 +141,7 @@ def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl
 
 def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
     """Near-duplicates among the rows of all tables, one after the other; None when they are not wanted."""
-    return near_duplicates(whole_text(_in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
+    return near_duplicates(whole_text(in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
 
 
 def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spec) -> tuple[Split, pl.DataFrame]:
@@ -160,7 +164,7 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
 
 def _searched(kept: dict[str, pl.DataFrame], splits: dict[str, pl.DataFrame], near: NearDuplicates | None) -> Searched:
     """What is alike across the splits, by text and by group."""
-    rows = _in_order(kept).with_row_index("row")
+    rows = in_order(kept).with_row_index("row")
     places = pl.concat([splits[name].select("id", place=pl.lit(number)) for number, name in enumerate(NAMES)])
     placed = rows.join(places, on="id", maintain_order="left")
     place_N, found = placed["place"].to_numpy(), empty_search()
@@ -192,11 +196,6 @@ def group_warnings(rows: pl.DataFrame) -> list[Issue]:
         found = f"one with {largest} of {rows.height} rows"
         issues.append(Issue(where, "should have groups smaller than the splits", found, "It stays in training, whole.", fatal=False))
     return issues
-
-
-def _in_order(kept: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """The rows of all tables, one after the other: train, validation, test."""
-    return pl.concat([kept[name] for name in SPLITS if name in kept], how="diagonal")
 
 
 def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, data: Data) -> None:

@@ -17,6 +17,12 @@ from tunesmith.data.split import Split
 QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 300
+DECISIONS = {
+    "keep": "rows whose label a reviewer confirmed",
+    "relabel": "rows that a reviewer gave another label",
+    "drop": "rows that a reviewer dropped",
+    "undecided": "entries of review files without a usable decision",
+}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -31,6 +37,7 @@ class Story:
     parts: Split
     issues: tuple[Issue, ...]
     alike: dict[str, Any]
+    decisions: dict[str, Any] | None
 
 
 def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: list[str], story: Story) -> dict[str, Any]:
@@ -60,6 +67,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         },
         "rare_classes": list(story.parts.rare_classes),
         "alike": story.alike,
+        "decisions": story.decisions,
         "class_count": len(labels),
         "classes": _classes(splits, labels),
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
@@ -101,6 +109,12 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
                 f"data/characters/{name}", f"{words} at most this long", profile["characters"]["train"][name], "characters", rows["train"]
             )
         )
+    for action, words in DECISIONS.items() if profile["decisions"] else ():
+        out.append(_count(f"data/decisions/{action}", words, profile["decisions"][action], "rows"))
+    for entry in profile["decisions"]["reviewers"] if profile["decisions"] else ():
+        when = f"from {entry['first']} to {entry['last']}" if entry["first"] else "the review file says no time"
+        name = entry["name"] or "unnamed"
+        out.append(Finding(f"data/decisions/reviewer/{name}", f"rows that {name} decided about", entry["decisions"], "rows", note=when))
     for entry in profile["classes"]:
         for name in SPLITS:
             claim = f"rows of this class in the {SPLIT_NAMES[name]} split"
@@ -122,6 +136,10 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
         "data/split/rare_rows": "/split/rare_rows",
         "data/split/rare_classes": "/split/rare_class_count",
     }
+    if profile["decisions"]:
+        where |= {f"data/decisions/{action}": f"/decisions/{action}" for action in DECISIONS}
+        for number, entry in enumerate(profile["decisions"]["reviewers"]):
+            where[f"data/decisions/reviewer/{entry['name'] or 'unnamed'}"] = f"/decisions/reviewers/{number}/decisions"
     for number, entry in enumerate(profile["classes"]):
         where |= {f"data/class/{entry['label']}/{name}": f"/classes/{number}/{name}" for name in SPLITS}
     return where

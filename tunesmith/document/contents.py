@@ -14,7 +14,7 @@ import yaml
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir
 
-STAGES = ("prepare", "resolve", "embed", "certify", "train", "tune", "evaluate")
+STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "train", "tune", "evaluate")
 PREDICTIONS = "predictions/test.parquet"
 
 
@@ -28,6 +28,7 @@ class Contents:
     resolved: dict[str, dict[str, Any]]
     profile: dict[str, Any]
     certificate: dict[str, Any]
+    quality: dict[str, Any]
     labels: list[str]
     history: list[dict[str, Any]]
 
@@ -43,6 +44,7 @@ class Contents:
             resolved=_yaml(run.path / "resolved.yaml"),
             profile=_json(run.path / "data/profile.json", {}),
             certificate=_json(run.path / "data/certificate.json", {}),
+            quality=_json(run.path / "data/quality.json", {}),
             labels=_json(run.path / "data/labels.json", []),
             history=[json.loads(line) for line in history.read_text("utf-8").splitlines()] if history.exists() else [],
         )

@@ -49,6 +49,7 @@ def _view(contents: Contents) -> dict[str, Any]:
         **_classes(contents),
         **_confusion(contents),
         **_curves(contents),
+        "learning_plot": _learning_plot(contents),
         **_data(contents),
         **_settings(contents),
     }
@@ -99,6 +100,11 @@ def _curves(contents: Contents) -> dict[str, Any]:
         "score_points": points,
         "score_plot": charts.line_plot(points, marked=best) if points else None,
     }
+
+
+def _learning_plot(contents: Contents) -> charts.Plot | None:
+    points = (contents.quality.get("curve") or {}).get("points", [])
+    return charts.line_plot([(float(rows), score) for rows, score in points]) if len(points) > 1 else None
 
 
 def _data(contents: Contents) -> dict[str, Any]:

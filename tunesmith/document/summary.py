@@ -48,6 +48,10 @@ def _data(contents: Contents) -> list[Row]:
         metric = story.headline(contents)
         clean = f"{metric.metric.title} without them {' '.join(_shown(contents, f'test/clean/{metric.name}', 'score'))}"
     rows.append(Row("data", "test rows known before", leaking, clean))
+    if contents.quality:
+        changed = contents.quality["action"]
+        treated = "trained on as they are" if changed == "report" else f"{_shown(contents, 'labels/changed', 'count')[0]}: {changed}"
+        rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}; see review/suspects.csv"))
     rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
     if any(finding is not None and finding.value for finding in cut):

@@ -42,6 +42,7 @@ STAGES = {
     "resolve": "fills every open value of the spec",
     "embed": "computes what the untrained model says, for the certificate, the head and the baseline",
     "certify": "searches the splits for rows that know each other",
+    "inspect": "looks for labels that are probably wrong, and for outliers",
     "train": "fits the weights",
     "tune": "searches for better settings",
     "evaluate": "scores the model and its baselines",

@@ -33,14 +33,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Penalty:
-    """How a regression is fitted: scikit-learn's C, whether classes are weighted by rarity, whether there is an intercept."""
+    """How a regression is fitted: scikit-learn's C, whether classes are weighted by rarity, an intercept, when the solver stops."""
 
     strength: float = 1.0
     balanced: bool = False
     intercept: bool = True
+    tolerance: float = TOLERANCE
 
 
-def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty: Penalty) -> Linear:
+def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty: Penalty, weights_N: np.ndarray | None = None) -> Linear:
     """Logistic regression on features scaled to unit spread.
 
     Args:
@@ -48,6 +49,7 @@ def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty
         targets: class ids (N,), or a 0/1 matrix (N, C): then one regression per label.
         classes: C; a class without rows gets the logit of a class that never happens.
         penalty: how it is fitted. Without an intercept the biases are 0.
+        weights_N: weight of each row in the loss; 1 when left out.
     """
     features = features_NE.numpy().astype(np.float64)
     mean, spread = features.mean(0) * penalty.intercept, max(float(features.std()), 1e-12)
@@ -59,7 +61,7 @@ def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty
         if len(present) == 1:
             bias[int(present[0]) if column is None else column] = 20.0 if column is None or present[0] else -20.0
             continue
-        model, ended = _fit(scaled, wanted, penalty)
+        model, ended = _fit(scaled, wanted, penalty, weights_N)
         converged &= ended
         if column is not None:
             weight[column], bias[column] = model.coef_[0], model.intercept_[0]
@@ -91,7 +93,7 @@ def choose_logistic(
     return Chosen(fitted[best], best, scores)
 
 
-def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[Any, bool]:
+def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty, weights_N: np.ndarray | None) -> tuple[Any, bool]:
     from sklearn.exceptions import ConvergenceWarning  # two seconds to import: only when a regression is fitted
     from sklearn.linear_model import LogisticRegression
 
@@ -100,9 +102,9 @@ def _fit(features: np.ndarray, wanted: np.ndarray, penalty: Penalty) -> tuple[An
         model = LogisticRegression(
             C=penalty.strength,
             max_iter=ITERATIONS,
-            tol=TOLERANCE,
+            tol=penalty.tolerance,
             class_weight="balanced" if penalty.balanced else None,
             fit_intercept=penalty.intercept,
         )
-        model.fit(features, wanted)
+        model.fit(features, wanted, weights_N)
     return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)

@@ -29,7 +29,7 @@ def matching_files(pattern: str) -> list[str]:
 
 def _files(spec: Spec) -> list[Issue]:
     issues = []
-    for field in ("train", "validation", "test"):
+    for field in ("train", "validation", "test", "decisions"):
         for number, pattern in enumerate(spec.data.model_dump()[field] or ()):
             where = f"data.{field}" + (f"[{number}]" if number else "")
             if pattern.startswith(REMOTE):

@@ -193,7 +193,9 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
         return None if paths is None else tuple(p if Path(p).is_absolute() else str(folder / p) for p in paths)
 
     data: dict[str, Any] = {
-        name: anchor(getattr(spec.data, name)) for name in ("train", "validation", "test") if name in spec.data.model_fields_set
+        name: anchor(getattr(spec.data, name))
+        for name in ("train", "validation", "test", "decisions")
+        if name in spec.data.model_fields_set
     }
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
     if spec.model.name != "starter" and (folder / spec.model.name).is_dir():

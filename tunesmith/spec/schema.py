@@ -73,6 +73,39 @@ class NearDuplicates(Part):
     """Near-duplicates within the training split: keep them all, or the first row of each cluster and label."""
 
 
+class ReportSuspects(Part):
+    """Labels that are probably wrong are reported and written to a review file; training sees them as they are."""
+
+    kind: Literal["report"] = "report"
+    """Selects this rule."""
+
+
+class DropSuspects(Part):
+    """Training rows whose label is probably wrong are not trained on. The report counts and names them."""
+
+    kind: Literal["drop"]
+    """Selects this rule."""
+
+
+class CorrectSuspects(Part):
+    """Training rows whose label is probably wrong are trained on with the suggested label. The report counts and names them."""
+
+    kind: Literal["correct"]
+    """Selects this rule."""
+
+
+class DownWeightSuspects(Part):
+    """Training rows whose label is probably wrong count less in the loss. The report counts and names them."""
+
+    kind: Literal["down_weight"]
+    """Selects this rule."""
+    weight: float = Field(default=0.3, gt=0.0, lt=1.0)
+    """Weight of a suspect row in the loss; other rows have 1."""
+
+
+SuspectRule = Annotated[ReportSuspects | DropSuspects | CorrectSuspects | DownWeightSuspects, Field(discriminator="kind")]
+
+
 class Data(Part):
     """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
 
@@ -102,6 +135,10 @@ class Data(Part):
     """How rows are set apart when there is no validation or test table."""
     near_duplicates: NearDuplicates | None = NearDuplicates()
     """What counts as a near-duplicate; null looks for none, and the certificate says so."""
+    suspects: SuspectRule | None = ReportSuspects()
+    """What is done with training labels that are probably wrong; null looks for none."""
+    decisions: Paths | None = None
+    """Review files with decisions of people (keep, relabel, drop), applied by row id before rows are split."""
     validation_share: Share = 0.1
     """Share of the training rows set aside for selection when there is no validation table."""
     test_share: Share = 0.1

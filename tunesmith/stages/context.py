@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -22,12 +23,12 @@ from tunesmith.core.seeding import seed_for
 from tunesmith.evaluate.metrics import fast_score, metrics_for
 from tunesmith.models.load import load_processor
 from tunesmith.spec.defaults import read_resolved
-from tunesmith.spec.schema import Spec
+from tunesmith.spec.schema import CorrectSuspects, DropSuspects, ReportSuspects, Spec
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
 
 SPLITS = ("train", "validation", "test")
-STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "train", "evaluate", "document")
+STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "train", "evaluate", "document")
 
 
 def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
@@ -35,6 +36,15 @@ def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
     manifest = rundir.manifest
     upstream = rundir.output_hashes(STAGE_NAMES[: STAGE_NAMES.index(name)])
     return sha256_json([version, name, manifest["spec"], manifest["data"], upstream])
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained on: row numbers of the train split, their targets, and their weights in the loss (None: all 1)."""
+
+    rows: list[int]
+    targets: np.ndarray
+    weights_N: np.ndarray | None
 
 
 @dataclass
@@ -80,6 +90,31 @@ class Context:
             assert self.spec.model.max_length, "resolved specs have a length"
             self._encodings[split] = self.task.encode(self.table(split), self.processor, self.spec.model.max_length)
         return self._encodings[split]
+
+    @cached_property
+    def training(self) -> Training:
+        """The training rows after what the spec says about suspect labels; only after the inspect stage."""
+        table, rule = self.table("train"), self.given.data.suspects
+        targets, rows = self.task.targets(table), list(range(len(table)))
+        if rule is None or isinstance(rule, ReportSuspects):
+            return Training(rows, targets, None)
+        suspects = pl.read_parquet(self.rundir.path / "data/suspects.parquet")
+        found = set(suspects["row"])
+        if isinstance(rule, DropSuspects):
+            kept = [row for row in rows if row not in found]
+            return Training(kept, targets[kept], None)
+        if isinstance(rule, CorrectSuspects):
+            corrected = table.with_row_index("row").join(suspects.select("row", "suggested").unique("row"), on="row", how="left")
+            return Training(rows, self.task.targets(corrected.with_columns(label=pl.coalesce("suggested", "label"))), None)
+        return Training(rows, targets, np.array([rule.weight if row in found else 1.0 for row in rows], np.float32))
+
+    def training_encoding(self) -> Encoding:
+        """`training` as encoded rows."""
+        whole, training = self.encoding("train"), self.training
+        rows = [{**whole.rows[row], "labels": target} for row, target in zip(training.rows, training.targets, strict=True)]
+        if training.weights_N is not None:
+            rows = [{**row, "weight": weight} for row, weight in zip(rows, training.weights_N.tolist(), strict=True)]
+        return Encoding(rows, [whole.lengths[row] for row in training.rows], whole.cut)
 
     @property
     def higher_is_better(self) -> bool:

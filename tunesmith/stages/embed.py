@@ -37,7 +37,7 @@ def embed(context: Context, stage: StageWriter) -> None:
         claim = f"Rows of the {split} split whose frozen features were computed"
         stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", len(full.rows), note=_reason(len(rows), len(full.rows))))
     if not stage.outputs:
-        context.watch(Progress("embed", 1, 1, note="nothing to do: no near-duplicates, no feature baseline, and the head starts at random"))
+        context.watch(Progress("embed", 1, 1, note="nothing to do: nothing in the spec needs frozen features"))
 
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
@@ -51,14 +51,17 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
-    head = HEAD_ROWS if spec.train.head_start == "fitted" else 0
-    compared = spec.data.near_duplicates is not None
-    train = ALL_ROWS if everything else CERTIFICATE_ROWS if compared else BASELINE_ROWS if baseline else head
-    wanted = {
-        "train": train,
-        "validation": ALL_ROWS if baseline or everything or compared else 0,
-        "test": ALL_ROWS if baseline or compared else 0,
+    compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None
+    wants = {
+        ALL_ROWS: everything,
+        CERTIFICATE_ROWS: compared,
+        BASELINE_ROWS: baseline or inspected,
+        HEAD_ROWS: spec.train.head_start == "fitted",
     }
+    held_out = ALL_ROWS if baseline or compared or inspected else 0
+    wanted = {"train": max((rows for rows, wish in wants.items() if wish), default=0), "validation": held_out, "test": held_out}
+    if everything:
+        wanted["validation"] = ALL_ROWS
     return {split: limit for split, limit in wanted.items() if limit}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from torch import Tensor
+
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter, sha256_file, sha256_json
 from tunesmith.models.anatomy import output_layer
@@ -16,7 +18,7 @@ from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.schema import Features
-from tunesmith.stages.context import Context
+from tunesmith.stages.context import Context, Training
 from tunesmith.stages.embed import HEAD_ROWS, load_features, sample_rows
 from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
 from tunesmith.train.head import FeatureTask, LinearHead, feature_encoding
@@ -51,7 +53,7 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         stage.find(Finding("train/head_start", "The head starts from a regression on frozen features", "fitted", note=note))
     model = apply_strategy(model, context.spec.strategy)
     size = size_of(model)
-    encodings = [context.encoding("train"), context.encoding("validation")]
+    encodings = [context.training_encoding(), context.encoding("validation")]
     shortcuts = Shortcuts(model, encodings, linear_decay=decay_is_linear(context.spec.train))
     fitted = fit(model, _job(context, context.task, *shortcuts.encodings))
     shortcuts.undo()
@@ -60,12 +62,19 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
 
 def fitted_head(model: Any, context: Context) -> Linear:
     """A regression on what the output layer of the untrained model reads, from a sample that holds every class."""
-    features = load_features(context.rundir.path, "train")
-    wanted = set(sample_rows(context, HEAD_ROWS))
-    order = [place for place, row in enumerate(features["row"].tolist()) if row in wanted]
-    targets = context.task.targets(context.table("train"))[features["row"][order].tolist()]
     context.watch(Progress("train", 0, 1, note="fitting the head on frozen features"))
-    return fit_logistic(features["head_input"][order], targets, len(context.labels), _penalty(context, model))
+    features_NE, training = _trained_features(context, set(sample_rows(context, HEAD_ROWS)))
+    return fit_logistic(features_NE, training.targets, len(context.labels), _penalty(context, model), training.weights_N)
+
+
+def _trained_features(context: Context, wanted: set[int] | None = None) -> tuple[Tensor, Training]:
+    """What the output layer reads for the training rows whose features are there, of `wanted` rows only when given; and these rows."""
+    features, training = load_features(context.rundir.path, "train"), context.training
+    place_of = {row: place for place, row in enumerate(features["row"].tolist()) if wanted is None or row in wanted}
+    chosen = [number for number, row in enumerate(training.rows) if row in place_of]
+    rows = [training.rows[number] for number in chosen]
+    weights_N = None if training.weights_N is None else training.weights_N[chosen]
+    return features["head_input"][[place_of[row] for row in rows]], Training(rows, training.targets[chosen], weights_N)
 
 
 def _penalty(context: Context, model: Any) -> Penalty:
@@ -73,14 +82,13 @@ def _penalty(context: Context, model: Any) -> Penalty:
 
 
 def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None:
-    features = load_features(context.rundir.path, "train")["head_input"]
+    features_NE, training = _trained_features(context)
     held_out = load_features(context.rundir.path, "validation")["head_input"]
-    targets = context.task.targets(context.table("train"))
     sign = 1 if context.higher_is_better else -1
 
     def fitted(penalty: Penalty) -> Linear:
         context.watch(Progress("train", 0, 1, note=f"regression with strength {penalty.strength:g}"))
-        return fit_logistic(features, targets, len(context.labels), penalty)
+        return fit_logistic(features_NE, training.targets, len(context.labels), penalty, training.weights_N)
 
     chosen = choose_logistic(fitted, _penalty(context, model), lambda linear: sign * context.score(linear(held_out)))
     set_head(model, chosen.linear)
@@ -100,8 +108,9 @@ def _logistic(model: Any, context: Context, stage: StageWriter) -> Fitted | None
 
 def _linear(model: Any, context: Context) -> Fitted:
     output = output_layer(model, model.config.num_labels)[1]
-    folder = context.rundir.path
-    encodings = [feature_encoding(load_features(folder, split)["head_input"], context.encoding(split)) for split in ("train", "validation")]
+    validation = load_features(context.rundir.path, "validation")["head_input"]
+    parts = ((_trained_features(context)[0], context.training_encoding()), (validation, context.encoding("validation")))
+    encodings = [feature_encoding(features_NE, encoding) for features_NE, encoding in parts]
     head = LinearHead(output).requires_grad_(True)
     return fit(head, _job(context, FeatureTask(context.task), *encodings))
 
@@ -116,7 +125,7 @@ def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> 
         score=context.score,
         higher_is_better=context.higher_is_better,
         folder=context.rundir.path / "checkpoints",
-        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed"))),
+        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed", "certify", "inspect"))),
         watch=context.watch,
         stop=context.stop,
     )

@@ -97,6 +97,8 @@ class TextClassification(Task):
             batch["token_type_ids"] = torch.from_numpy(types_BT)
         if "labels" in rows[0]:
             batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
+        if "weight" in rows[0]:
+            batch["weights"] = torch.tensor([row["weight"] for row in rows])
         return batch
 
     @property
@@ -116,12 +118,13 @@ class TextClassification(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         logits_BC, labels = outputs.logits.float(), batch["labels"]
+        weights_B = batch.get("weights", torch.ones(len(labels), device=logits_BC.device))
         if self.multi_label:
-            total = F.binary_cross_entropy_with_logits(logits_BC, labels.float(), reduction="sum")
-            return total, torch.tensor(labels.numel())
+            each_BC = F.binary_cross_entropy_with_logits(logits_BC, labels.float(), reduction="none")
+            return (each_BC.sum(1) * weights_B).sum(), weights_B.sum() * labels.shape[1]
         weights_C = None if self.class_weights is None else self.class_weights.to(logits_BC.device)
-        total = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="sum")
-        return total, torch.tensor(len(labels)) if weights_C is None else weights_C[labels].sum()
+        each_B = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="none")
+        return (each_B * weights_B).sum(), (weights_B if weights_C is None else weights_B * weights_C[labels]).sum()
 
     def decode(self, logits_BC: Tensor) -> pl.DataFrame:
         logits_BC = logits_BC.double()

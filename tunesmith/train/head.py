@@ -41,6 +41,8 @@ class FeatureTask:
         batch: Batch = {"features": torch.stack([row["features"] for row in rows])}
         if "labels" in rows[0]:
             batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
+        if "weight" in rows[0]:
+            batch["weights"] = torch.tensor([row["weight"] for row in rows])
         return batch
 
 
@@ -48,5 +50,5 @@ def feature_encoding(features_NE: Tensor, encoding: Encoding) -> Encoding:
     """The rows of an encoding with features in place of token ids; each counts as one token."""
     rows: list[dict[str, Any]] = []
     for feature, row in zip(features_NE, encoding.rows, strict=True):
-        rows.append({"features": feature, **({"labels": row["labels"]} if "labels" in row else {})})
+        rows.append({"features": feature, **{name: row[name] for name in ("labels", "weight") if name in row}})
     return Encoding(rows, [1] * len(rows), 0)
