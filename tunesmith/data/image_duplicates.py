@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.hamming import CHUNK_BITS, CHUNKS, Ints, Words, hash_index, within_radius
+
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
 
 SIDE = 32
 FREQUENCIES, HASH_FREQUENCIES = 16, 10
 TERMS, HASH_BITS = 150, 64
 CROPS = (0.0, 1 / 30, 2 / 30, 0.1)
 MOST_CROP, FINEST = 0.125, 1 / 160
-CHUNKS, CHUNK_BITS = 4, 16
 FLAT = 2.0
 """Grey levels (of 255) of standard deviation below which a picture has nothing to be recognised by."""
 NOISE = 1e-3
@@ -35,7 +34,6 @@ NOISE = 1e-3
 COARSE = 0.75
 """Correlation of the lowest coefficients below which a candidate is not aligned; copies lie above 0.8."""
 PRIOR_ROWS = 50
-BLOCK_HITS = 1_000_000
 BLOCK_PICTURES = 128
 FEW, MANY = 5_000, 20_000
 BIT_LEAST = 0.005
@@ -77,34 +75,9 @@ def image_hashes(thumbnails_NSS: Floats) -> Words:
     return _packed(_bits(_coefficients(thumbnails_NSS, np.zeros((len(thumbnails_NSS), 4)))[:, :HASH_BITS]))
 
 
-def within_radius(queries_Q: Words, hashes_N: Words, radius: int) -> Iterator[tuple[Ints, Ints, NDArray[np.uint8]]]:
-    """Blocks of (query, row, distance): every pair that differs in at most `radius` of 64 bits, each exactly once.
-
-    Multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four 16-bit chunks differs in at most radius/4 bits.
-    """
-    reach = radius // CHUNKS
-    masks = _masks(reach)
-    for chunk in range(CHUNKS):
-        keys_N = _chunk(hashes_N, chunk)
-        order = np.argsort(keys_N, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(keys_N, minlength=1 << CHUNK_BITS))])
-        keys_Q = _chunk(queries_Q, chunk)
-        for mask in masks:
-            probes = keys_Q ^ mask
-            for query, place in _members(starts[probes], starts[probes + 1]):
-                row = order[place]
-                differing = queries_Q[query] ^ hashes_N[row]
-                distance = np.bitwise_count(differing)
-                keep = np.flatnonzero(distance <= radius)
-                if chunk:
-                    keep = keep[_is_first(differing[keep], chunk, reach)]
-                if len(keep):
-                    yield query[keep], row[keep], distance[keep]
-
-
 def image_pairs(hashes_N: Words, radius: int) -> tuple[Ints, Ints, NDArray[np.uint8]]:
     """All (left, right, distance) with left < right whose hashes differ in at most `radius` bits, sorted."""
-    found = [(q[q < n], n[q < n], d[q < n]) for q, n, d in within_radius(hashes_N, hashes_N, radius)]
+    found = [(q[q < n], n[q < n], d[q < n]) for q, n, d in within_radius(hashes_N, hash_index(hashes_N), radius)]
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
     left, right, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -184,22 +157,22 @@ def _verified(thumbnails_NSS: Floats, threshold: float, radius: int, crop_radius
     order = np.lexsort((-similarity, high, low))
     best = order[_firsts(low[order], high[order])]
     names = [ORIENTATIONS[orientation[i]] + (", cropped" if crop[i] > 0.015 else "") for i in best]
-    return _Verified(low[best], high[best], similarity[best], names, compared)
+    return _Verified(low[best], high[best], np.minimum(similarity[best], 1), names, compared)
 
 
 def _candidates(thumbnails_NSS: Floats, base_NF: Floats, radii: tuple[int, int]) -> Iterator[tuple[Ints, Ints, Ints, Floats]]:
     """Blocks of (left, right, orientation, crop_P4): for each pair in the radius the variant of left most like right."""
     white = _whitening(_unit(base_NF))
-    hashes_N, coarse_NF = _packed(_bits(base_NF)), white(_unit(base_NF))
+    index, coarse_NF = hash_index(_packed(_bits(base_NF))), white(_unit(base_NF))
     crops_V4 = np.array([(a, b, c, d) for a in CROPS for b in CROPS for c in CROPS for d in CROPS], np.float32)
     variants = 8 * len(crops_V4)
-    for start in range(0, len(hashes_N), BLOCK_PICTURES):
+    for start in range(0, len(base_NF), BLOCK_PICTURES):
         both_N2VF = _both_ways(thumbnails_NSS[start : start + BLOCK_PICTURES])
         queries_Q = _variant_hashes(both_N2VF)
         plain = np.arange(len(queries_Q)) % len(crops_V4) == 0
         hits = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         for chosen, radius in ((np.flatnonzero(plain), radii[0]), (np.flatnonzero(~plain), radii[1])):
-            for query, right, _ in within_radius(queries_Q[chosen], hashes_N, radius):
+            for query, right, _ in within_radius(queries_Q[chosen], index, radius):
                 query = chosen[query]
                 other = start + query // variants != right
                 query, right = query[other], right[other]
@@ -356,36 +329,6 @@ def _packed(bits_N64: NDArray[np.bool_]) -> Words:
     """64 bits as one word, spread so that each 16-bit chunk has low and high frequencies."""
     spread = bits_N64.reshape(-1, CHUNK_BITS, CHUNKS).swapaxes(1, 2).reshape(-1, HASH_BITS)
     return np.packbits(spread, axis=1).view(np.uint64).ravel()
-
-
-def _chunk(words: Words, chunk: int) -> Ints:
-    return ((words >> np.uint64(CHUNK_BITS * chunk)) & np.uint64((1 << CHUNK_BITS) - 1)).astype(np.int64)
-
-
-def _masks(reach: int) -> list[int]:
-    """All 16-bit words with at most `reach` bits set."""
-    return [mask for mask in range(1 << CHUNK_BITS) if mask.bit_count() <= reach]
-
-
-def _is_first(differing: Words, chunk: int, reach: int) -> NDArray[np.bool_]:
-    """Whether no earlier chunk has already found this pair."""
-    return np.asarray(np.all([np.bitwise_count(_chunk(differing, earlier)) > reach for earlier in range(chunk)], axis=0))
-
-
-def _members(starts_Q: Ints, stops_Q: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Blocks of (query, place) for every place in [start, stop) of each query, in bounded memory."""
-    queries = np.flatnonzero(stops_Q > starts_Q)
-    sizes = (stops_Q - starts_Q)[queries]
-    ends = np.cumsum(sizes)
-    first = 0
-    while first < len(queries):
-        done = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, done + BLOCK_HITS, side="right")))
-        size = sizes[first:last]
-        offset = np.cumsum(size) - size
-        place = np.arange(size.sum()) + np.repeat(starts_Q[queries[first:last]] - offset, size)
-        yield np.repeat(queries[first:last], size), place
-        first = last
 
 
 def _firsts(left: Ints, right: Ints) -> NDArray[np.bool_]:
