@@ -19,7 +19,6 @@ from typing import Any
 import polars as pl
 
 EXAMPLES = 3
-PASSES = 20
 
 
 class Kind(StrEnum):
@@ -116,7 +115,8 @@ def masked(texts: pl.Series, kinds: Collection[Kind]) -> tuple[pl.Series, dict[K
     """
     counts = dict.fromkeys(kinds, 0)
     candidates = _candidates(texts)
-    replaced = [_masked_text(text, counts) for text in candidates["text"].to_list()]
+    pairs = zip(candidates["text"].to_list(), candidates["filters"].to_list(), strict=True)
+    replaced = [_masked_text(text, filters, counts) for text, filters in pairs]
     out = texts.clone().cast(pl.String)
     if replaced:
         out = out.scatter(candidates["row"], pl.Series(replaced, dtype=pl.String))
@@ -125,7 +125,7 @@ def masked(texts: pl.Series, kinds: Collection[Kind]) -> tuple[pl.Series, dict[K
 
 def spans(text: str) -> list[Span]:
     """Every match in one text, in their order in it."""
-    return _spans(text, (1 << len(FILTERS)) - 1)
+    return _spans(text, ALL_FILTERS)
 
 
 def masked_example(kind: Kind, value: str) -> str:
@@ -140,7 +140,7 @@ def masked_example(kind: Kind, value: str) -> str:
     if kind == Kind.IBAN:
         return f"{value[:2]}** **** **{value[-2:]}"
     if kind == Kind.IP_ADDRESS:
-        return value[:3].rstrip(".") + re.sub(r"[0-9A-Fa-f]+", "*", value[3:])
+        return re.sub(r"(?<=[.:])[0-9A-Fa-f]+", "*", value)
     shown = [place for place, character in enumerate(value) if character.isalnum()][-2:]
     return "".join("*" if character.isalnum() and place not in shown else character for place, character in enumerate(value))
 
@@ -149,14 +149,13 @@ def _first(word: str) -> str:
     return f"{word[0]}***" if len(word) > 2 else "***"
 
 
-def _masked_text(text: str, counts: dict[Kind, int]) -> str:
-    for _ in range(PASSES):  # every pass that replaces anything leaves fewer digits and at-signs
-        found = [span for span in spans(text) if span.kind in counts]
+def _masked_text(text: str, filters: int, counts: dict[Kind, int]) -> str:
+    """Each pass that replaces anything leaves fewer digits and at-signs, so this ends."""
+    while found := [span for span in _spans(text, filters) if span.kind in counts]:
+        filters = ALL_FILTERS
         for span in reversed(found):
             text = f"{text[: span.start]}[{span.kind.name}]{text[span.end :]}"
             counts[span.kind] += 1
-        if not found:
-            break
     return text
 
 
@@ -249,8 +248,9 @@ def _dutch_bsn(digits: str) -> bool:
 
 
 def _polish_pesel(digits: str) -> bool:
-    """Whether eleven digits begin with a date of birth (the century is in the month) and end with their check digit."""
-    month, day = int(digits[2:4]) % 20, int(digits[4:6])
+    """Whether eleven digits begin with a date of birth from 1910 on (20 is added to months after 1999) and end with their check digit."""
+    month, day = int(digits[2:4]), int(digits[4:6])
+    month = month - 20 if month > 20 else month if digits[0] != "0" else 0
     total = sum(int(d) * w for d, w in zip(digits[:10], cycle((1, 3, 7, 9)), strict=False))
     return 1 <= month <= 12 and 1 <= day <= 31 and (10 - total % 10) % 10 == int(digits[10])
 
@@ -323,6 +323,7 @@ PHONE_WORDS = _words(
     "telephone", "phone", "tel", "tlf", "call", "ring", "dial", "mobile", "mob", "cell", "fax", "whatsapp", "sms", "txt", "telefono",
     "teléfono", "téléphone", "telefon", "telefone", "handy", "móvil", "portable", "cellulare", "gsm", "kom", "телефон", "тел", "hotline",
 )  # fmt: skip
+OTHER_WORDS = re.compile(f"{ORDER_WORDS.pattern}|{PHONE_WORDS.pattern.removeprefix('(?i)')}", re.IGNORECASE)
 BSN_WORDS = _words("bsn", "burgerservicenummer", "sofi", "sofinummer")
 VERSION_WORDS = _words("version", "release", "ver", "v", "build", "firmware", "driver")
 DATE = _pattern(r"(?<!\d)\d{4}([-/.])\d{1,2}\1\d{1,2}(?!\d)", r"(?<!\d)\d{1,2}([-/.])\d{1,2}\2\d{4}(?!\d)")
@@ -330,21 +331,16 @@ SECRETS = "token|api_?key|password|passwd|pwd|secret|access_token|auth|sig|signa
 
 # Length of the account number of each country after its two letters and two check digits (SWIFT's registry of IBAN formats).
 IBAN_LENGTHS = {
-    11: "NO", 12: "BE", 14: "DK FI FK FO GL NL SD", 15: "MK SI", 16: "AT BA EE KZ LT LU MN XK", 17: "CH CR HR LI LV",
-    18: "BG BH DE GB GE IE ME RS VA", 19: "AE GI IL IQ OM SO TL", 20: "AD CZ ES MD PK RO SA SE SK TN VG", 21: "LY PT ST", 22: "IS TR",
-    23: "BI DJ FR GR IT MC MR SM", 24: "AL AZ BY CY DO GT HU LB NI PL SV", 25: "BR EG PS QA UA", 26: "JO KW MU YE", 27: "MT SC", 29: "RU",
+    11: "NO", 12: "BE", 14: "DK FI FK FO GL NL SD", 15: "MK SI", 16: "AT BA EE KZ LT LU MN XK", 17: "CH HR LI LV",
+    18: "BG BH CR DE GB GE IE ME RS VA", 19: "AE GI IL IQ OM SO TL", 20: "AD CZ ES MD PK RO SA SE SK TN VG", 21: "LY PT ST", 22: "IS TR",
+    23: "BI DJ FR GR IT MC MR SM", 24: "AL AZ BY CY DO GT HU LB NI PL SV", 25: "BR EG PS QA UA",
+    26: "JO KW MU YE", 27: "MT SC", 28: "LC", 29: "RU",
 }  # fmt: skip
 # Beginnings of card numbers and the lengths that issuers use with them (ISO/IEC 7812).
 CARDS = (
-    (r"4", (13, 16, 19)),
-    (r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),
-    (r"3[47]", (15,)),
-    (r"30[0-5]|36|3[89]", (14, 16, 19)),
-    (r"35(?:2[89]|[3-8])", (16, 17, 18, 19)),
-    (r"6011|64[4-9]|65|62", (16, 17, 18, 19)),
-    (r"50|5[6-8]|6304|6759|676[1-3]", tuple(range(13, 20))),
-    (r"220[0-4]", (16, 17, 18, 19)),
-)
+    (r"4", (13, 16, 19)), (r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)), (r"3[47]", (15,)), (r"30[0-5]|36|3[89]", (14, 16, 19)),
+    (r"35(?:2[89]|[3-8])|6011|64[4-9]|65|62|220[0-4]", (16, 17, 18, 19)), (r"50|5[6-8]|6304|6759|676[1-3]", tuple(range(13, 20))),
+)  # fmt: skip
 # Country calling codes (ITU E.164); zone 1 and 7 have one digit.
 CALLING = re.compile(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-689]\d|3[578]\d|42[013]|5[09]\d|67\d|68\d|69\d|8[058]\d|9[679]\d"
@@ -359,11 +355,11 @@ FILTERS = {
     "address": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{3,4}:[0-9A-Fa-f:]*:",
 }
 BITS = {name: 1 << bit for bit, name in enumerate(FILTERS)}
+ALL_FILTERS = (1 << len(FILTERS)) - 1
 
-GAP = r"[ .\-/]?"
 RULES: Sequence[_Rule] = (
     _Rule(Kind.URL, "url", re.compile(
-        rf"(?i)(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,19}}://(?:[^\s/@:]+:[^\s/@]+@\S+|[^\s?#]+\?[^\s#]*?(?<=[?&])(?:{SECRETS})=[^\s&#]{{6,}}\S*)"
+        rf"(?i)(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,19}}://(?:[^\s/@:]+:[^\s/@]+@[^\s()<>]+|[^\s?#]+\?[^\s#]*?(?<=[?&])(?:{SECRETS})=[^\s&#()<>]{{6,}}[^\s()<>]*)"
     ), lambda match: True),
     _Rule(Kind.EMAIL, "at", re.compile(
         r"(?<![\w.+%\-])[\w+%\-][\w.+%'\-]{0,63}@(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![^\W_])"
@@ -377,10 +373,10 @@ RULES: Sequence[_Rule] = (
     ), lambda match: _french_insee(_plain(match))),
     _Rule(Kind.BRAZILIAN_CPF, "digits", _pattern(
         r"(?<![\w.\-])(?:\d{3}\.\d{3}\.\d{3}-\d\d|\d{9}-\d\d|\d{11})(?![\w\-])"
-    ), lambda match: _brazilian_cpf(_digits(match)) and not _after(match, ORDER_WORDS)),
+    ), lambda match: _brazilian_cpf(_digits(match)) and not _after(match, OTHER_WORDS)),
     _Rule(Kind.POLISH_PESEL, "digits", _pattern(
         r"(?<![\w.\-+])\d{11}(?![\w\-])"
-    ), lambda match: _polish_pesel(match[0]) and not _after(match, ORDER_WORDS)),
+    ), lambda match: _polish_pesel(match[0]) and not _after(match, OTHER_WORDS)),
     _Rule(Kind.SPANISH_ID, "digits", _pattern(
         r"(?<!\w)(?:\d{8}-?|\d{1,2}\.\d{3}\.\d{3}-?|[XYZ]-?\d{7}-?)[A-Z](?!\w)"
     ), lambda match: _spanish_id(_plain(match))),
@@ -392,7 +388,7 @@ RULES: Sequence[_Rule] = (
         r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)",
         r"(?<![\w:.])[0-9A-Fa-f]{3,4}:[0-9A-Fa-f:]{2,32}(?:(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])",
     ), _public),
-    _Rule(Kind.PHONE, "digits", _pattern(rf"(?<![\w+])(?:\+ ?|00 ?)[1-9](?:{GAP}\(?\d\)?){{7,14}}(?!\w)"), _international),
+    _Rule(Kind.PHONE, "digits", _pattern(r"(?<![\w+])(?:\+ ?|00 ?)[1-9](?:\)?[ .\-/]?\(?\d){7,14}(?!\w)"), _international),
     _Rule(Kind.PHONE, "digits", _pattern(
         r"(?<![\w.+\-/])(?<!\d[ ])(?:(?P<sure>"
         r"(?:1[ .\-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .\-])[2-9]\d\d[ .\-]\d{4}"  # North America
