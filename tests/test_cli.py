@@ -21,11 +21,13 @@ from tunesmith.core.errors import TunesmithError
 COMMANDS = {
     "init": {"data", "output", "force"},
     "plan": {"spec", "overrides", "name", "runs"},
+    "check": {"data", "checks", "open_report"},
     "run": {"spec", "overrides", "name", "runs"},
     "show": {"run", "open_report"},
     "compare": {"runs"},
     "predict": {"run", "data", "output", "top"},
     "verify": {"run", "level"},
+    "relabel": {"run", "reviews", "name"},
     "schema": set(),
 }
 PUBLIC = {

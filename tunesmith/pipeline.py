@@ -15,7 +15,8 @@ A stage reads files of earlier stages and writes its own; `core/rundir.py` lets 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from tunesmith.core.interrupt import stoppable
 from tunesmith.core.records import Finding, Issue, Progress
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_json
 from tunesmith.data.prepare import input_hashes
+from tunesmith.document.report import render_data_report
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
@@ -34,8 +36,9 @@ from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
 Watch = Callable[[Progress], None]
+Stage = Callable[[Context, StageWriter], None]
 
-STAGES: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
+STAGES: tuple[tuple[str, Stage], ...] = (
     ("prepare", prepare.prepare),
     ("resolve", resolve.resolve),
     ("embed", embed.embed),
@@ -45,6 +48,8 @@ STAGES: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
     ("evaluate", evaluate.evaluate),
     ("document", document.document),
 )
+CHECKS = STAGES[:5]
+"""What a check of the data alone does: everything before training."""
 
 BEGUN = (".lock", "spec.yaml", ".manifest.json.writing")
 """What a run leaves that was killed before its manifest was there."""
@@ -83,22 +88,63 @@ def run(spec: Spec, runs: Path | str = "runs", watch: Watch | None = None) -> Ru
     Raises:
         TunesmithError: one of its kinds, with the remedy; everything finished is kept.
     """
+    rundir = RunDir(Path(runs) / spec.name)
+    with _context(spec, rundir, watch) as context:
+        _claim(rundir, spec)
+        _do(context, STAGES)
+        shutil.rmtree(rundir.path / "checkpoints", ignore_errors=True)  # the model is saved and tested: nothing left to resume
+    return Run(rundir.path)
+
+
+def check(spec: Spec, checks: Path | str = "checks", watch: Watch | None = None) -> Path:
+    """Do only what concerns the data: every stage before training, and a report about the data alone.
+
+    Args:
+        spec: what is wanted; how to train does not matter.
+        checks: folder of all checks; this one gets the subfolder `spec.name`, which is cleared when it is about other data.
+        watch: hears of progress; nothing is printed without it.
+
+    Returns:
+        The folder, with data_report.html.
+
+    Raises:
+        TunesmithError: one of its kinds, with the remedy.
+    """
+    rundir = RunDir(Path(checks) / spec.name)
+    with _context(spec, rundir, watch) as context:
+        try:
+            _claim(rundir, spec)
+        except (DataError, RunError):
+            if not set(rundir.manifest.get("stages", {"unknown": None})) <= {name for name, _ in CHECKS}:
+                raise
+            for path in rundir.path.iterdir():
+                if path.name != ".lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _claim(rundir, spec)
+        _do(context, CHECKS)
+        (rundir.path / "data_report.html").write_text(render_data_report(rundir), "utf-8")
+    return rundir.path
+
+
+@contextmanager
+def _context(spec: Spec, rundir: RunDir, watch: Watch | None) -> Iterator[Context]:
+    """The run directory held for writing; Ctrl-C stops at the next safe point."""
     issues = check_spec(spec, metric_names(spec))
     if issues:
         raise SpecError(issues)
-    rundir = RunDir(Path(runs) / spec.name)
     with stoppable() as stop, rundir.locked():
-        _claim(rundir, spec)
-        context = Context(spec, rundir, watch or (lambda _progress: None), stop)
-        for name, stage in STAGES:
-            inputs = stage_inputs(rundir, name, version("tunesmith"))
-            if rundir.is_finished(name, inputs):
-                context.watch(Progress(name, 1, 1, note="finished earlier"))
-            else:
-                with rundir.stage(name, inputs, {"tunesmith": version("tunesmith")}) as writer:
-                    stage(context, writer)
-        shutil.rmtree(rundir.path / "checkpoints", ignore_errors=True)  # the model is saved and tested: nothing left to resume
-    return Run(rundir.path)
+        yield Context(spec, rundir, watch or (lambda _progress: None), stop)
+
+
+def _do(context: Context, stages: Sequence[tuple[str, Stage]]) -> None:
+    """Do the stages that are not finished, in order."""
+    for name, stage in stages:
+        inputs = stage_inputs(context.rundir, name, version("tunesmith"))
+        if context.rundir.is_finished(name, inputs):
+            context.watch(Progress(name, 1, 1, note="finished earlier"))
+        else:
+            with context.rundir.stage(name, inputs, {"tunesmith": version("tunesmith")}) as writer:
+                stage(context, writer)
 
 
 def _claim(rundir: RunDir, spec: Spec) -> None:

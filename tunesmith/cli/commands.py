@@ -95,6 +95,29 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"
 
 
+def check(data: Path, checks: Path, open_report: bool) -> None:
+    """Examine data without training; print what was found and where the report is."""
+    import yaml
+
+    from tunesmith.data.draft import draft_spec
+    from tunesmith.document.summary import data_summary
+
+    is_spec = data.suffix in (".yaml", ".yml")
+    spec = load_spec(data) if is_spec else load_spec(yaml.safe_load(draft_spec([str(data)], Path())))
+    from tunesmith.pipeline import check as check_spec
+
+    with Display(console) as display:
+        folder = check_spec(spec, checks, display)
+    report = folder / "data_report.html"
+    table = _table("", "", "")
+    for row in data_summary(RunDir(folder)):
+        table.add_row(*map(_plain, (row.name, row.value, row.note)))
+    table.add_row("report", _plain(str(report)), "")
+    console.print(table)
+    if open_report:
+        webbrowser.open(report.resolve().as_uri())
+
+
 def run(path: Path, overrides: list[str], runs: Path) -> None:
     """Do the whole job with live progress, then print the summary."""
     spec = load_spec(path, overrides)
@@ -147,9 +170,7 @@ def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
         raise SpecError(Issue(str(target), "must not exist yet", "a file", "Give the new run another name with --name NAME."))
     with disk_errors(target):
         target.write_text(answer.text, "utf-8")
-    _say(
-        f"Wrote [bold]{target}[/]. Next: [bold]tunesmith run {target}[/], then [bold]tunesmith compare {_plain(str(path))} runs/{answer.name}[/]."
-    )
+    _say(f"Wrote [bold]{target}[/]. Next: [bold]tunesmith run {target}[/], then compare the two runs with [bold]tunesmith compare[/].")
 
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:

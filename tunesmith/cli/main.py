@@ -52,6 +52,18 @@ def plan(spec: SpecPath, overrides: Overrides = None, name: Name = None, runs: R
     commands.plan(spec, _overrides(overrides, name), runs)
 
 
+@app.command(epilog="Example: tunesmith check tickets.csv")
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table, folder, or spec.")],
+    checks: Annotated[Path, typer.Option("--checks", metavar="DIR", help="Folder of all checks.")] = Path("checks"),
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+) -> None:
+    """Examine data without training: cleaning, near-duplicates, leaks, suspect labels, outliers, and a report."""
+    from tunesmith.cli import commands
+
+    commands.check(data, checks, open_report)
+
+
 @app.command(epilog="Example: tunesmith run tickets.yaml --set strategy.kind=lora --name tickets-lora")
 def run(spec: SpecPath, overrides: Overrides = None, name: Name = None, runs: Runs = RUNS) -> None:
     """Do the whole job. Run it again after an interruption: it goes on where it was."""

@@ -114,7 +114,7 @@ def statement(looked: Mapping[str, Mapping[str, Any] | None], found: Mapping[str
     left_out = [names[kind] for kind, entry in looked.items() if entry is None]
     words = "Rows of different splits were searched for " + ", ".join(done)
     if found["test"]:
-        words += "; some test rows are known from before, and the test is scored with and without them."
+        words += "; some test rows are known from before."
     elif found["validation"]:
         words += "; no test row is known from before, but some validation rows are known from training."
     else:

@@ -29,28 +29,46 @@ def render_report(run: RunDir) -> str:
     return html_document("report.html", rendered("report.html", c=claims, v=vocabulary, **_view(contents)), claims)
 
 
+def render_data_report(run: RunDir) -> str:
+    """data_report.html of a run whose data were prepared and checked, whether or not it was trained.
+
+    Raises:
+        UnsourcedNumber: a template holds a digit of its own.
+    """
+    contents = Contents.of(run)
+    claims = Claims(contents)
+    return html_document("data_report.html", rendered("data_report.html", c=claims, v=vocabulary, **_data_view(contents)), claims)
+
+
+def _data_view(contents: Contents) -> dict[str, Any]:
+    """What the sections about data walk over."""
+    return {
+        "run": contents,
+        "is_pair": story.is_pair(contents),
+        "files": story.files(contents),
+        "file_names": story.file_names(contents),
+        "text_characters": TEXT_CHARACTERS,
+        "learning_plot": _learning_plot(contents),
+        **_data(contents),
+    }
+
+
 def _view(contents: Contents) -> dict[str, Any]:
     """Everything that the template walks over; numbers in it reach the page only through claims."""
     return {
-        "run": contents,
+        **_data_view(contents),
         "predictions": PREDICTIONS,
         "headline": story.headline(contents),
         "spans": _spans(contents),
         "metrics": [(name, vocabulary.metric(name), story.comparisons(contents, name)) for name in story.metric_names(contents)],
         "limits": story.limits(contents),
         "few_test_rows": story.FEW_TEST_ROWS,
-        "is_pair": story.is_pair(contents),
-        "files": story.files(contents),
-        "file_names": story.file_names(contents),
         "under": lambda prefix: story.findings_under(contents, prefix),
         "seconds_total": story.seconds_total(contents),
         "command": shlex.quote(f"runs/{contents.name}"),
-        "text_characters": TEXT_CHARACTERS,
         **_classes(contents),
         **_confusion(contents),
         **_curves(contents),
-        "learning_plot": _learning_plot(contents),
-        **_data(contents),
         **_settings(contents),
     }
 

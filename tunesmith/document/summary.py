@@ -27,6 +27,11 @@ def summary(run: RunDir) -> list[Row]:
     return [*_score(contents), *_data(contents), *_model(contents), *_paths(contents)]
 
 
+def data_summary(run: RunDir) -> list[Row]:
+    """What a check of the data found."""
+    return _data(Contents.of(run))
+
+
 def _score(contents: Contents) -> list[Row]:
     headline = story.headline(contents)
     rows = [Row("score", f"test {headline.metric.title}", *_shown(contents, headline.id, "score"))]
@@ -43,15 +48,13 @@ def _data(contents: Contents) -> list[Row]:
     rows = [Row("data", f"{title} rows", *_shown(contents, f"data/rows/{split}", "count")) for split, title in vocabulary.SPLITS.items()]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in tables.dropped_counts(contents.dropped).items())
     rows.append(Row("data", "dropped rows", _shown(contents, "data/rows/dropped", "count")[0], reasons))
-    leaking, clean = _shown(contents, "certificate/leaking/test", "count")[0], ""
-    if contents.certificate.get("leaking", {}).get("test"):
-        metric = story.headline(contents)
-        clean = f"{metric.metric.title} without them {' '.join(_shown(contents, f'test/clean/{metric.name}', 'score'))}"
-    rows.append(Row("data", "test rows known before", leaking, clean))
+    clean = f"test/clean/{(headline := story.headline(contents)).name}"
+    without = f"{headline.metric.title} without them {' '.join(_shown(contents, clean, 'score'))}" if clean in contents.findings else ""
+    rows.append(Row("data", "test rows known before", _shown(contents, "certificate/leaking/test", "count")[0], without))
     if contents.quality:
-        changed = contents.quality["action"]
-        treated = "trained on as they are" if changed == "report" else f"{_shown(contents, 'labels/changed', 'count')[0]}: {changed}"
-        rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}; see review/suspects.csv"))
+        action, changed = contents.quality["action"], _shown(contents, "labels/changed", "count")[0]
+        treated = "" if action == "report" else f"{changed} {vocabulary.SUSPECT_RULES[action]}; "
+        rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see review/suspects.csv"))
     rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
     if any(finding is not None and finding.value for finding in cut):

@@ -55,6 +55,8 @@ LIKENESS = {
 }
 """Kinds of likeness that the certificate knows: what is alike, and how it is measured."""
 
+SUSPECT_RULES = {"drop": "not trained on", "correct": "trained on as suggested", "down_weight": "counted less in the loss"}
+
 STRATEGIES = {
     "features": "the encoder stays as it is, and a linear head is fitted on its outputs",
     "layers": "the top blocks and the head are trained, the rest stays as it is",
