@@ -93,12 +93,17 @@ def test_the_size_of_chunks_makes_no_difference(monkeypatch: pytest.MonkeyPatch,
     assert (parts.jaccard_K == whole.jaccard_K).all()
 
 
-def test_crowds_are_counted() -> None:
-    crowd = [f"the same long sentence in which nothing but one number changes a little {n}" for n in range(400)]
-    done = near_duplicates(pl.Series(crowd), 0.8)
-    assert done.crowded > 0
+@pytest.mark.parametrize(("limit", "value"), [("BAND_COMPARISONS", 100), ("MOST_PAIRS", 100)])
+def test_crowds_are_counted(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    crowd = pl.Series([f"the same long sentence in which nothing but one number changes a little {n}" for n in range(200)])
+    whole = near_duplicates(crowd, 0.8)
+    assert whole.crowded == 0
+    assert len(whole.left_K) > 10000
+    monkeypatch.setattr(near, limit, value)
+    done = near_duplicates(crowd, 0.8)
+    assert done.crowded > 100
     assert set(done.clusters_N.tolist()) == {0}
-    assert near_duplicates(pl.Series(crowd[:200]), 0.8).crowded == 0
+    assert len(done.left_K) < len(whole.left_K)
 
 
 def test_few_texts_are_no_trouble() -> None:

@@ -26,7 +26,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHINGLE = 4
 PERMUTATIONS = 120
 MOST_MISSED = 1e-3
-CROWD = 256
+BAND_COMPARISONS = 2_000_000
+MOST_PAIRS = 10_000_000
+FEWEST_NEIGHBOURS, FEWEST_PARTNERS = 2, 8
 CHUNK_CHARACTERS = 500_000
 CHUNK_PAIRS = 100_000
 ESTIMATE_SLACK = 0.15  # four standard errors of an estimate from 120 permutations
@@ -40,7 +42,8 @@ class NearDuplicates:
     group_N: number of each text's canonical form; equal numbers mean texts that differ in case, punctuation, spacing alone.
     left_K, right_K, jaccard_K: pairs of groups (left < right) at or above `threshold`, with their exact similarity.
     missed: probability that a pair exactly at the threshold was not looked at; pairs above it are missed less often.
-    crowded: texts in buckets of more than 256 candidates, where each was compared with its next 256 alone.
+    crowded: texts with so many look-alikes that not all were compared. Time and memory stay bounded: a band makes at most
+        two million comparisons (but two for each text), and ten million pairs are kept (but eight for each text).
     """
 
     group_N: Array
@@ -65,9 +68,7 @@ def near_duplicates(texts: pl.Series, threshold: float) -> NearDuplicates:
     if canonical.len() < 2:
         none = np.zeros(0, np.int64)
         return NearDuplicates(group_N, none, none, np.zeros(0), threshold, missed, 0)
-    sizes_G, signatures_PG = _signatures(canonical)
-    left_K, right_K, crowded = _candidates(sizes_G, signatures_PG, rows_per_band, bands, threshold)
-    del signatures_PG
+    left_K, right_K, crowded = _candidates(_sketches(canonical, rows_per_band, bands), threshold)
     jaccard_K = _jaccard(canonical, left_K, right_K)
     kept = jaccard_K >= threshold
     return NearDuplicates(group_N, left_K[kept], right_K[kept], jaccard_K[kept], threshold, missed, crowded)
@@ -127,26 +128,40 @@ def _shingles(texts: pl.Series) -> tuple[Array, Array]:
     return keys.astype(np.uint32), starts
 
 
-def _signatures(canonical: pl.Series) -> tuple[Array, Array]:
-    """The number of shingles of each text, and its MinHash signature, as a column."""
+@dataclass(frozen=True)
+class _Sketches:
+    """What is kept of each text: its number of shingles, a key for each band, and the low byte of each minimum."""
+
+    sizes_G: Array
+    keys_BG: Array
+    bytes_GP: Array
+
+
+def _sketches(canonical: pl.Series, rows: int, bands: int) -> _Sketches:
+    """MinHash sketches, several texts at a time in several threads."""
     generator = np.random.default_rng(0)
     a_P = generator.integers(0, 2**32, PERMUTATIONS, np.uint32) | np.uint32(1)
     b_P = generator.integers(0, 2**32, PERMUTATIONS, np.uint32)
-    sizes_G = np.empty(canonical.len(), np.int64)
-    signatures_PG = np.empty((PERMUTATIONS, canonical.len()), np.uint32)
+    count = canonical.len()
+    made = _Sketches(np.empty(count, np.int64), np.empty((bands, count), np.uint64), np.empty((count, PERMUTATIONS), np.uint8))
 
     def fill(span: tuple[int, int]) -> None:
-        hashes_S, starts = _shingles(canonical[span[0] : span[1]])
-        sizes_G[span[0] : span[1]] = np.diff(starts, append=len(hashes_S))
+        place = slice(*span)
+        hashes_S, starts = _shingles(canonical[place])
+        made.sizes_G[place] = np.diff(starts, append=len(hashes_S))
         permuted_S = np.empty_like(hashes_S)
+        smallest_PN = np.empty((PERMUTATIONS, span[1] - span[0]), np.uint32)
         for p in range(PERMUTATIONS):
             np.multiply(hashes_S, a_P[p], out=permuted_S)
             np.add(permuted_S, b_P[p], out=permuted_S)
-            np.minimum.reduceat(permuted_S, starts, out=signatures_PG[p, span[0] : span[1]])
+            np.minimum.reduceat(permuted_S, starts, out=smallest_PN[p])
+        made.bytes_GP[place] = (smallest_PN >> np.uint32(7)).astype(np.uint8).T
+        for band in range(bands):
+            made.keys_BG[band, place] = _band_keys(smallest_PN[band * rows : (band + 1) * rows])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill, _spans(canonical.str.len_chars().to_numpy() + 2, CHUNK_CHARACTERS)))
-    return sizes_G, signatures_PG
+    return made
 
 
 def _spans(weights_N: Array, most: int) -> Iterator[tuple[int, int]]:
@@ -160,38 +175,46 @@ def _spans(weights_N: Array, most: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _candidates(sizes_G: Array, signatures_PG: Array, rows: int, bands: int, threshold: float) -> tuple[Array, Array, int]:
-    """Pairs that agree in a whole band and whose sizes and signatures do not rule the threshold out; and how many texts are in crowds."""
-    count = len(sizes_G)
-    found = [np.zeros(0, np.int64)]
-    crowded_G = np.zeros(count, bool)
-    for band in range(bands):
-        keys_G = _band_keys(signatures_PG[band * rows : (band + 1) * rows])
+def _candidates(made: _Sketches, threshold: float) -> tuple[Array, Array, int]:
+    """Pairs that agree in a whole band, unless their sizes or sketches rule the threshold out; and how many texts are in crowds."""
+    count = len(made.sizes_G)
+    found = [np.zeros((2, 0), np.int64)]
+    partners_G, crowded_G = np.zeros(count, np.int64), np.zeros(count, bool)
+    enough = max(MOST_PAIRS // count, FEWEST_PARTNERS)
+    for band, keys_G in enumerate(made.keys_BG):
         order = np.argsort(keys_G, kind="stable")
         keys = keys_G[order]
         same = keys[1:] == keys[:-1]
         in_group = np.concatenate([[False], same]) | np.concatenate([same, [False]])
         order, keys = order[in_group], keys[in_group]
-        for distance in range(1, CROWD + 1):
+        most = max(BAND_COMPARISONS // max(len(order), 1), FEWEST_NEIGHBOURS)
+        for distance in range(1, most + 1):
             near = np.flatnonzero(keys[distance:] == keys[:-distance])
             if not len(near):
                 break
-            left, right = order[near], order[near + distance]  # stable sort: left < right
-            alike = np.minimum(sizes_G[left], sizes_G[right]) >= threshold * np.maximum(sizes_G[left], sizes_G[right])
-            found.append(left[alike] * count + right[alike])
-            if distance == CROWD:
-                crowded_G[left] = True
-    pairs = np.unique(np.concatenate(found))
-    left_K, right_K = np.divmod(pairs, count)
-    likely = np.concatenate([np.zeros(0, bool), *_likely(signatures_PG, left_K, right_K, threshold - ESTIMATE_SLACK)])
-    return left_K[likely], right_K[likely], int(crowded_G.sum())
+            pairs_2K = np.stack([order[near], order[near + distance]])  # stable sort: left < right
+            full = (partners_G[pairs_2K] >= enough).all(0)
+            crowded_G[pairs_2K[:, full]] = True
+            if distance == most:
+                crowded_G[pairs_2K] = True
+            pairs_2K = _likely(made, pairs_2K[:, ~full], band, threshold)
+            np.add.at(partners_G, pairs_2K.ravel(), 1)
+            found.append(pairs_2K)
+    left_K, right_K = np.concatenate(found, axis=1)
+    order = np.lexsort((right_K, left_K))
+    return left_K[order], right_K[order], int(crowded_G.sum())
 
 
-def _likely(signatures_PG: Array, left_K: Array, right_K: Array, least: float) -> Iterator[Array]:
-    """Which pairs' signatures agree in a share of at least `least`, chunk by chunk."""
-    for start in range(0, len(left_K), CHUNK_PAIRS):
-        part = slice(start, start + CHUNK_PAIRS)
-        yield (signatures_PG[:, left_K[part]] == signatures_PG[:, right_K[part]]).mean(0) >= least
+def _likely(made: _Sketches, pairs_2K: Array, band: int, threshold: float) -> Array:
+    """The pairs that no earlier band gave, whose sizes allow the threshold, and whose sketches agree nearly as much."""
+    least, kept = threshold - ESTIMATE_SLACK, [pairs_2K[:, :0]]
+    for start in range(0, pairs_2K.shape[1], CHUNK_PAIRS):
+        part_2K = pairs_2K[:, start : start + CHUNK_PAIRS]
+        sizes_2K = made.sizes_G[part_2K]
+        part_2K = part_2K[:, sizes_2K.min(0) >= threshold * sizes_2K.max(0)]
+        part_2K = part_2K[:, (made.bytes_GP[part_2K[0]] == made.bytes_GP[part_2K[1]]).mean(1) >= least]
+        kept.append(part_2K[:, ~(made.keys_BG[:band, part_2K[0]] == made.keys_BG[:band, part_2K[1]]).any(0)])
+    return np.concatenate(kept, axis=1)
 
 
 def _band_keys(part_PG: Array) -> Array:
