@@ -115,7 +115,9 @@ def test_dumping_and_loading_gives_the_same_spec() -> None:
         ({"data": {"train": "a.csv", "test_share": 0}}, "data.test_share"),
         ({"data": {"train": "a.csv", "test": "b.csv", "test_share": 0.2}}, "data.test_share"),
         ({"data": {"train": "a.csv", "multi_label": True}, "train": {"label_smoothing": 0.1}}, "train.label_smoothing"),
-        ({"data": {"train": "s3://bucket/a.csv"}}, "data.train"),
+        ({"data": {"train": "a.csv", "decisions": "s3://bucket/a.csv"}}, "data.decisions"),
+        ({"data": {"train": "postgresql://me:secret@host/db?table=t"}}, "data.train"),
+        ({"data": {"train": ["a.csv", "b.csv"], "weights": [1]}}, "data.weights"),
     ],
 )
 def test_combinations_without_effect_are_refused(changes: dict[str, Any], where: str) -> None:

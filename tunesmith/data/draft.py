@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,9 @@ import yaml
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.columns import SPLIT_WORDS, Columns, choose_columns
-from tunesmith.data.load import FORMATS, Loaded, load
+from tunesmith.data.load import FORMATS, Loaded
+from tunesmith.data.open import open_tables, refuse_other_folder
+from tunesmith.spec.addresses import is_address, seen_from
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.schema import Data
 
@@ -45,19 +47,20 @@ REST = """\
 
 @dataclass(frozen=True)
 class Found:
-    """The files of each split, and how they were found."""
+    """The files of each split, how they were found, and the files of a folder that are of no split."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     why: str
+    left: tuple[str, ...] = ()
 
 
 def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (), label: str | None = None) -> str:
     """Text of a spec that `load_spec` accepts.
 
     Args:
-        paths: a table, a folder, a glob, or a list of tables. Files named train, validation (dev, valid) and test that
+        paths: a table, a folder, a glob, an address, or a list of them. Files named train, validation (dev, valid) and test that
             stand beside each other with the same columns are used as splits.
         folder: where the spec will be written; its data paths are relative to it.
         text: text column, or two, when the user named them.
@@ -68,11 +71,12 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     """
     found = _find([paths] if isinstance(paths, str) else list(paths))
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
-    loaded = load(found.train, hints)
+    loaded, _ = open_tables(found.train, hints)
     found = _with_siblings(found, loaded, hints)
     columns = choose_columns(loaded.table, hints)
     lines = [
-        f"# Drafted from {', '.join(_shown(path, folder) for path in found.train[:3])}: {loaded.table.height} rows.",
+        f"# Drafted from {', '.join(_comment(seen_from(path, folder)) for path in found.train[:3])}: {loaded.table.height} rows.",
+        *(f"# Left out: {_comment(seen_from(path, folder))}; add it to data.train if it holds rows." for path in found.left),
         "# Next: tunesmith plan, then tunesmith run, with this file.",
         f"name: {_quoted(_name(Path(found.train[0])))}",
         "task: text-classification",
@@ -90,9 +94,18 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
 def _find(paths: list[str]) -> Found:
     """The files behind the user's words: folders become the tables in them, sorted into splits by name."""
     files: list[str] = []
+    listed: set[str] = set()
     for path in paths:
-        tables = _tables(path) if os.path.isdir(path) else matching_files(path)
+        if is_address(path):
+            tables = [path]
+        elif os.path.isdir(path):
+            tables = _tables(path)
+            listed.update(tables)
+        else:
+            tables = matching_files(path)
         if not tables:
+            if os.path.isdir(path):
+                refuse_other_folder(Path(path), path)
             remedy = "Name a CSV, TSV, JSONL, JSON or Parquet file, or a folder with some."
             raise DataError(
                 Issue(path, "must be a table or a folder with tables", "none" if os.path.isdir(path) else "no such file", remedy)
@@ -100,18 +113,33 @@ def _find(paths: list[str]) -> Found:
         files += [table for table in tables if table not in files]
     if len(files) == 1:
         return Found((files[0],), (), (), "")
+    stray = [file for file in files if file in listed and split_of(file) is None and not _holds_rows(file)]
+    files = [file for file in files if file not in stray]
     sorted_files: dict[str, list[str]] = {split: [file for file in files if split_of(file) == split] for split in SPLIT_WORDS}
     if sorted_files["train"]:
         others = [file for file in files if split_of(file) is None]
-        if others:
+        named = [file for file in others if file not in listed]
+        if named:
             remedy = "Name the tables to use, one by one."
-            raise DataError(Issue(", ".join(others[:3]), "must be named like a split beside a train table", "another name", remedy))
-        return Found(tuple(sorted_files["train"]), tuple(sorted_files["validation"]), tuple(sorted_files["test"]), "by their names")
+            raise DataError(Issue(", ".join(named[:3]), "must be named like a split beside a train table", "another name", remedy))
+        train, validation, test = (tuple(sorted_files[split]) for split in ("train", "validation", "test"))
+        return Found(train, validation, test, "by their names", (*stray, *others))
     if sorted_files["validation"] or sorted_files["test"]:
         rest = tuple(file for file in files if split_of(file) is None)
         if rest:
-            return Found(rest, tuple(sorted_files["validation"]), tuple(sorted_files["test"]), "by their names")
-    return Found(tuple(files), (), (), "")
+            return Found(rest, tuple(sorted_files["validation"]), tuple(sorted_files["test"]), "by their names", tuple(stray))
+    return Found(tuple(files), (), (), "", tuple(stray))
+
+
+def _holds_rows(file: str) -> bool:
+    """False for a JSON file of a folder that is no table, such as a list of label names."""
+    if ".json" not in Path(file).suffixes:
+        return True
+    try:
+        open_tables([file], Data(train=(file,)))
+    except DataError:
+        return False  # it is named in the draft as left out
+    return True
 
 
 def split_of(path: str) -> str | None:
@@ -131,7 +159,8 @@ def _is_table(path: Path) -> bool:
 
 def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
     """A single table named train gets the validation and test tables beside it, if they have the same columns."""
-    if len(found.train) != 1 or found.validation or found.test or split_of(found.train[0]) != "train":
+    given = found.validation or found.test or len(found.train) != 1 or is_address(found.train[0])
+    if given or split_of(found.train[0]) != "train":
         return found
     own = Path(found.train[0])
     rest = _stem_without_split(own)
@@ -141,7 +170,7 @@ def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
         if split in beside and not beside[split] and _stem_without_split(path) == rest and _same_columns(path, loaded.table, hints):
             beside[split] = (str(path),)
     why = "beside the train table, with the same columns"
-    return Found(found.train, beside["validation"], beside["test"], why if any(beside.values()) else "")
+    return replace(found, validation=beside["validation"], test=beside["test"], why=why if any(beside.values()) else "")
 
 
 def _stem_without_split(path: Path) -> str:
@@ -151,7 +180,7 @@ def _stem_without_split(path: Path) -> str:
 
 def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
     try:
-        return set(load([str(path)], hints).table.columns) == set(table.columns)
+        return set(open_tables([str(path)], hints)[0].table.columns) == set(table.columns)
     except DataError:
         return False  # a damaged neighbour is no split; naming it in the spec says what is wrong with it
 
@@ -160,7 +189,7 @@ def _paths(found: Found, folder: Path) -> list[str]:
     lines = []
     for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test)):
         if files:
-            shown = [_quoted(_shown(path, folder)) for path in files]
+            shown = [_quoted(seen_from(path, folder)) for path in files]
             value = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
             lines.append(f"  {split}: {value}" + (f"  # found {found.why}" if found.why and split != "train" else ""))
     return lines
@@ -216,14 +245,6 @@ def _name(train: Path) -> str:
     stem = train.name.split(".")[0]
     stem = train.resolve().parent.name if stem.lower() in SPLIT_WORDS["train"] else stem
     return re.sub(r"[^\w.\- ]+", "-", stem).lstrip(".- ")[:100] or "run"
-
-
-def _shown(path: str, folder: Path) -> str:
-    """The path as seen from the folder of the spec, with forward slashes; absolute on another drive."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return Path(path).resolve().as_posix()
 
 
 def _quoted(value: str) -> str:

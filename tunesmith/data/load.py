@@ -33,12 +33,16 @@ LOAD_ROWS = 32768
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file was when it was read: identity (sha256, size) and how it was understood."""
+    """What a file, or the rows of a database, were when they were read: identity (sha256, size) and how they were understood.
+
+    `why`: by what the format was recognised. Rows without a file are hashed and counted in bytes as JSON, in any order.
+    """
 
     path: str
     sha256: str
     bytes: int
-    format: Format
+    format: str
+    why: str
     compression: Compression
     encoding: str | None
     delimiter: str | None
@@ -47,6 +51,15 @@ class FileRecord:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file with a `__source__` column, what the file was, and warnings."""
+
+    frame: pl.DataFrame
+    file: FileRecord
+    issues: tuple[Issue, ...]
 
 
 @dataclass(frozen=True)
@@ -87,23 +100,36 @@ def load(patterns: Sequence[str], data: Data) -> Loaded:
         DataError: with a problem for each file that cannot be read.
     """
     paths, issues = _paths(patterns)
-    frames: list[pl.DataFrame] = []
-    files: list[FileRecord] = []
-    warnings: list[Issue] = []
-    for path, name in zip(paths, _short_names(paths), strict=True):
+    parts: list[Part] = []
+    for path, name in zip(paths, short_names(paths), strict=True):
         try:
-            file = open_table(path, data)
-            frame = _united([_sourced(batch, name, start) for start, batch in _counted(file.batches(LOAD_ROWS))], path)
+            parts.append(read_file(path, name, data))
         except DataError as error:
             issues += error.issues
-            continue
-        warnings += file.issues
-        frames.append(frame)
-        files.append(_record(file, frame.height))
     if issues:
         raise DataError(issues)
-    warnings += _different_columns(frames, files)
-    return Loaded(_united(frames, paths[0]), tuple(files), tuple(warnings))
+    return joined(parts)
+
+
+def read_file(path: Path, name: str, data: Data) -> Part:
+    """All rows of a file; `name` is what its rows are called by.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    file = open_table(path, data)
+    frame = _united([_sourced(batch, name, start) for start, batch in _counted(file.batches(LOAD_ROWS))], str(path))
+    return Part(frame, _record(file, frame.height), file.issues)
+
+
+def joined(parts: Sequence[Part]) -> Loaded:
+    """The rows of all parts in order; a column that a part lacks is null there, with a warning.
+
+    Raises:
+        DataError: a column holds lists in one part and single values in another.
+    """
+    warnings = [*(issue for part in parts for issue in part.issues), *_different_columns(parts)]
+    return Loaded(_united([part.frame for part in parts], parts[0].file.path), tuple(part.file for part in parts), tuple(warnings))
 
 
 def iter_batches(patterns: Sequence[str], data: Data, rows: int = 8192) -> Iterator[pl.DataFrame]:
@@ -123,7 +149,7 @@ def iter_batches(patterns: Sequence[str], data: Data, rows: int = 8192) -> Itera
             issues += error.issues
     if issues:
         raise DataError(issues)
-    for file, name in zip(files, _short_names(paths), strict=True):
+    for file, name in zip(files, short_names(paths), strict=True):
         for start, batch in _counted(file.batches(rows)):
             yield _sourced(batch, name, start)
 
@@ -156,20 +182,33 @@ def open_table(path: Path, data: Data) -> TableFile:
     return TableFile(path, form, compression, encoding, None, tuple(issues))
 
 
+def files_of(pattern: str) -> list[Path]:
+    """The files that a path or glob names.
+
+    Raises:
+        DataError: none; the closest name is told.
+    """
+    found = matching_files(pattern)
+    if not found:
+        folder = Path(pattern).parent
+        near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
+        remedy = f"Did you mean {folder / near[0]}?" if near else "Check the path."
+        raise DataError(Issue(pattern, "must exist", "no such file", remedy))
+    return [Path(path) for path in found]
+
+
 def _paths(patterns: Sequence[str]) -> tuple[list[Path], list[Issue]]:
     paths: dict[Path, None] = {}
-    issues = []
+    issues: list[Issue] = []
     for pattern in patterns:
-        found = matching_files(pattern)
-        if not found:
-            folder = Path(pattern).parent
-            near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
-            issues.append(Issue(pattern, "must exist", "no such file", f"Did you mean {folder / near[0]}?" if near else "Check the path."))
-        paths |= dict.fromkeys(map(Path, found))
+        try:
+            paths |= dict.fromkeys(files_of(pattern))
+        except DataError as error:
+            issues += error.issues
     return list(paths), issues
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """What the rows of each file are called: the file name, or the path where two files share a name."""
     names = [path.name for path in paths]
     return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
@@ -177,14 +216,18 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 def _format(path: Path) -> Format:
     """The format by the name without its compression ending; by content when the name says nothing."""
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
-    if suffixes and suffixes[-1] in FORMATS:
-        return FORMATS[suffixes[-1]]
+    if (ending := _ending(path)) in FORMATS:
+        return FORMATS[ending]
     with readable(path), opened(path) as file:
         first = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if first.startswith(PARQUET):
         return "parquet"
     return "jsonl" if first.startswith(b"{") else "json" if first.startswith(b"[") else "csv"
+
+
+def _ending(path: Path) -> str:
+    """The last part of the name that does not speak of compression, such as .csv; empty where there is none."""
+    return next((s.lower() for s in reversed(path.suffixes) if s.lower() not in (".gz", ".zst")), "")
 
 
 def _misnamed(path: Path, compression: Compression) -> list[Issue]:
@@ -196,10 +239,10 @@ def _misnamed(path: Path, compression: Compression) -> list[Issue]:
 
 
 def _record(file: TableFile, rows: int) -> FileRecord:
-    delimiter = file.layout.delimiter if file.layout else None
-    return FileRecord(
-        str(file.path), sha256_file(file.path), file.path.stat().st_size, file.format, file.compression, file.encoding, delimiter, rows
-    )
+    layout = file.layout.delimiter if file.layout else None
+    why = f"its name ends in {ending}" if (ending := _ending(file.path)) in FORMATS else "its first bytes say so"
+    identity = str(file.path), sha256_file(file.path), file.path.stat().st_size
+    return FileRecord(*identity, file.format, why, file.compression, file.encoding, layout, rows)
 
 
 def _counted(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -214,14 +257,14 @@ def _sourced(batch: pl.DataFrame, name: str, start: int) -> pl.DataFrame:
     return batch.with_columns((pl.lit(f"{name}:") + numbers).alias(SOURCE))
 
 
-def _united(frames: list[pl.DataFrame], path: Path) -> pl.DataFrame:
+def _united(frames: list[pl.DataFrame], where: str) -> pl.DataFrame:
     """One frame; a column with several types becomes a number if all are numbers, else text.
 
     Raises:
         DataError: there are no rows, or a column holds lists in one place and single values in another.
     """
     if not frames:
-        raise DataError(Issue(str(path), "must hold rows", "none", "Check how it was written."))
+        raise DataError(Issue(where, "must hold rows", "none", "Check how it was written."))
     kinds: dict[str, set[pl.DataType]] = {}
     for frame in frames:
         for name, kind in frame.schema.items():
@@ -230,18 +273,18 @@ def _united(frames: list[pl.DataFrame], path: Path) -> pl.DataFrame:
     nested = [name for name in mixed if any(kind.is_nested() for kind in kinds[name])]
     if nested:
         raise DataError(
-            Issue(f"{path} column {nested[0]!r}", "must hold one kind of value", "lists and single values", "Write lists everywhere.")
+            Issue(f"{where} column {nested[0]!r}", "must hold one kind of value", "lists and single values", "Write lists everywhere.")
         )
     as_text = [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame.columns) for frame in frames]
     return pl.concat(as_text, how="diagonal_relaxed", rechunk=False)
 
 
-def _different_columns(frames: list[pl.DataFrame], files: list[FileRecord]) -> list[Issue]:
-    expected = "should have the same columns as the first file"
+def _different_columns(parts: Sequence[Part]) -> list[Issue]:
+    expected, first = "should have the same columns as the first file", set(parts[0].frame.columns)
     return [
-        Issue(file.path, expected, ", ".join(sorted(set(frame.columns) ^ set(frames[0].columns))), "Missing cells are null.", fatal=False)
-        for frame, file in zip(frames, files, strict=True)
-        if set(frame.columns) != set(frames[0].columns)
+        Issue(part.file.path, expected, ", ".join(sorted(set(part.frame.columns) ^ first)), "Missing cells are null.", fatal=False)
+        for part in parts
+        if set(part.frame.columns) != first
     ]
 
 

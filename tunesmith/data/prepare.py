@@ -28,8 +28,9 @@ from tunesmith.data.clean import (
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
 from tunesmith.data.decide import decide
 from tunesmith.data.leaks import group_leaks, text_leaks
-from tunesmith.data.load import Loaded, load
+from tunesmith.data.load import Loaded
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
+from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
 from tunesmith.data.split import NAMES, Shares, Split, split, split_by_time, units_of
 from tunesmith.spec.check import matching_files
@@ -67,7 +68,7 @@ def prepare(spec: Spec) -> Prepared:
     Raises:
         DataError: with every problem that makes training impossible.
     """
-    loaded = _load(spec.data)
+    loaded, sources = _load(spec)
     columns, tables = _plain(loaded, spec.data)
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
@@ -95,7 +96,7 @@ def prepare(spec: Spec) -> Prepared:
     warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
-    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data), decided.told)
+    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data), decided.told, sources)
     content = profile(splits, dropped, labels, story)
     return Prepared(**splits, dropped=dropped, labels=labels, profile=content, findings=findings(content), issues=warnings, search=searched)
 
@@ -113,22 +114,26 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
 
 
 def input_hashes(data: Data) -> dict[str, str]:
-    """SHA-256 of every file that the spec's data paths name: what the prepare stage depends on besides the spec."""
-    patterns = [pattern for patterns in (data.train, data.validation, data.test, data.decisions) for pattern in patterns or ()]
-    return {path: sha256_file(Path(path)) for pattern in patterns for path in matching_files(pattern)}
+    """SHA-256 of all that the spec's data paths name (see `source_hashes`): what the prepare stage depends on besides the spec."""
+    patterns = [pattern for patterns in (data.train, data.validation, data.test) for pattern in patterns or ()]
+    reviewed = {path: sha256_file(Path(path)) for pattern in data.decisions or () for path in matching_files(pattern)}
+    return {**source_hashes(patterns), **reviewed}
 
 
-def _load(data: Data) -> dict[str, Loaded]:
-    loaded, issues = {}, []
+def _load(spec: Spec) -> tuple[dict[str, Loaded], list[dict[str, Any]]]:
+    """The tables of the spec, and what was read of each source of the training table."""
+    data, loaded, issues = spec.data, {}, []
+    sources: list[Source] = []
     for name, patterns in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         if patterns is not None:
             try:
-                loaded[name] = load(patterns, data)
+                loaded[name], found = open_tables(patterns, data, data.weights if name == "train" else None, spec.seed)
+                sources = found if name == "train" else sources
             except DataError as error:
                 issues += [issue for issue in error.issues if issue not in issues]
     if issues:
         raise DataError(issues)
-    return loaded
+    return loaded, [source.as_dict() for source in sources]
 
 
 def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl.DataFrame]]:

@@ -23,6 +23,7 @@ DECISIONS = {
     "drop": "rows that a reviewer dropped",
     "undecided": "entries of review files without a usable decision",
 }
+SOURCE_COUNTS = {"kept": "rows kept of this source of training rows", "left_out": "rows left out of this source because of its weight"}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -38,6 +39,7 @@ class Story:
     issues: tuple[Issue, ...]
     alike: dict[str, Any]
     decisions: dict[str, Any] | None
+    sources: list[dict[str, Any]]
 
 
 def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: list[str], story: Story) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
     reasons = dict(dropped["reason"].value_counts().iter_rows())
     return {
         "files": {name: [file.as_dict() for file in files] for name, files in story.files.items()},
+        "sources": story.sources,
         "columns": {
             "text": list(story.columns.text),
             "label": story.columns.label,
@@ -88,6 +91,9 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
         claim = f"rows dropped: {EXPLANATIONS[reason][0].lower()}{EXPLANATIONS[reason][1:].rstrip('.')}"
         out.append(_count(f"data/dropped/{reason}", claim, profile["dropped"][reason]["rows"], "rows", rows["read"]))
     out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
+    for entry in profile["sources"]:
+        for name, words in SOURCE_COUNTS.items():
+            out.append(_count(f"data/sources/{entry['name']}/{name}", words, entry[name], "rows", entry["rows"]))
     claim = "rows dropped because given splits share their text"
     out.append(_count("data/duplicates_across_splits", claim, profile["duplicates_across_splits"], "rows", rows["read"]))
     claim = "texts changed by cleaning: Unicode form, whitespace, control characters"
@@ -140,6 +146,8 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
         where |= {f"data/decisions/{action}": f"/decisions/{action}" for action in DECISIONS}
         for number, entry in enumerate(profile["decisions"]["reviewers"]):
             where[f"data/decisions/reviewer/{entry['name'] or 'unnamed'}"] = f"/decisions/reviewers/{number}/decisions"
+    for number, entry in enumerate(profile["sources"]):
+        where |= {f"data/sources/{entry['name']}/{name}": f"/sources/{number}/{name}" for name in SOURCE_COUNTS}
     for number, entry in enumerate(profile["classes"]):
         where |= {f"data/class/{entry['label']}/{name}": f"/classes/{number}/{name}" for name in SPLITS}
     return where

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 from tunesmith.core.records import Issue
+from tunesmith.spec.addresses import has_password, is_address
 from tunesmith.spec.schema import SGD, ByColumn, Features, Spec
 
-REMOTE = ("http://", "https://", "s3://", "hf://", "gs://")
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
@@ -32,12 +32,11 @@ def _files(spec: Spec) -> list[Issue]:
     for field in ("train", "validation", "test", "decisions"):
         for number, pattern in enumerate(spec.data.model_dump()[field] or ()):
             where = f"data.{field}" + (f"[{number}]" if number else "")
-            if pattern.startswith(REMOTE):
-                issues.append(Issue(where, "must be a file on this machine", pattern, "Download it first."))
-            elif os.path.isdir(pattern):
-                issues.append(
-                    Issue(where, "must be a file", f"the folder {pattern}", f"Name its files, such as {pattern.rstrip('/')}/*.csv.")
-                )
+            if is_address(pattern):
+                issues += _address(where, pattern)
+            elif field == "decisions" and os.path.isdir(pattern):
+                remedy = f"Name its files, such as {pattern.rstrip('/')}/*.csv."
+                issues.append(Issue(where, "must be a file", f"the folder {pattern}", remedy))
             elif not matching_files(pattern):
                 folder = Path(pattern).parent
                 near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
@@ -45,8 +44,20 @@ def _files(spec: Spec) -> list[Issue]:
     return issues
 
 
+def _address(where: str, address: str) -> list[Issue]:
+    if where.startswith("data.decisions"):
+        return [Issue(where, "must be a file on this machine", "an address", "Download it first.")]
+    if has_password(address):
+        remedy = "Leave it out: the program that reads the address finds it in its own settings or the environment."
+        return [Issue(where, "must not hold a password: it would stand in the files of the run", "one", remedy)]
+    return []
+
+
 def _data(spec: Spec) -> list[Issue]:
     data, issues = spec.data, []
+    if data.weights is not None and len(data.weights) != len(data.train):
+        found = f"{len(data.weights)} weights, {len(data.train)} sources in data.train"
+        issues.append(Issue("data.weights", "must hold one weight for each source of data.train", found, "Add or remove weights."))
     if data.text and len(set(data.text)) < len(data.text):
         issues.append(Issue("data.text", "must name two different columns", data.text[0]))
     if data.text and data.label in data.text:

@@ -110,7 +110,10 @@ class Data(Part):
     """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
 
     train: Paths
-    """Table with labelled rows: path, glob, or a list of them. CSV, TSV, JSONL, JSON or Parquet, also .gz and .zst."""
+    """Table with labelled rows, or a list: path or glob (CSV, TSV, JSONL, JSON, Parquet, also .gz and .zst, Label Studio),
+    database (`sqlite:///f.db?table=t`, `?query=…`), `hf://owner/name`, or the address of a file elsewhere (`s3://…`)."""
+    weights: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
+    """A weight for each entry of `train`: their shares of the rows, as many rows as there can be without repeating one."""
     validation: Paths | None = None
     """Table to select the model on. Without it, `validation_share` of the training rows is set aside."""
     test: Paths | None = None

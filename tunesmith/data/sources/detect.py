@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
@@ -73,15 +74,15 @@ def open_source(path: str, cache: Path | None = None) -> Items:
         near = difflib.get_close_matches(local.name, os.listdir(folder) if folder.is_dir() else [], 1)
         raise DataError(Issue(path, "must exist", "nothing there", f"Did you mean {folder / near[0]}?" if near else "Check the path."))
     place = Place(local)
-    chosen, why = _format(place)
-    return chosen.read(place, why)
+    fit = recognised(place)
+    return fit[0].read(place, fit[1]) if fit else _refuse(place)
 
 
-def _format(place: Place) -> tuple[Format, str]:
-    """The format, and the sentence that says why.
+def recognised(place: Place) -> tuple[Format, str] | None:
+    """The format, and the sentence that says why; None where none fits.
 
     Raises:
-        DataError: none fits, or one would but for damage.
+        DataError: the first format that might fit finds damage.
     """
     fits: list[tuple[Format, str]] = []
     for form in FORMATS:
@@ -96,13 +97,13 @@ def _format(place: Place) -> tuple[Format, str]:
         if why:
             fits.append((form, why))
     if not fits:
-        _refuse(place)
-    (chosen, why), others = fits[0], [form.name for form, _ in fits[1:]]
+        return None
+    (first, why), others = fits[0], [form.name for form, _ in fits[1:]]
     also = f"; it also looks like {' and '.join(others)}, which come later in the order of formats" if others else ""
-    return chosen, f"Read as {chosen.name}: {why}{also}."
+    return first, f"Read as {first.name}: {why}{also}."
 
 
-def _refuse(place: Place) -> None:
+def _refuse(place: Place) -> NoReturn:
     tried = f"Tried: {', '.join(form.name for form in FORMATS)}."
     if place.shape == "folder":
         files = place.listing.files

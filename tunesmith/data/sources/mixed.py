@@ -40,13 +40,12 @@ def mixed(parts: Sequence[tuple[Items, float]], seed: int) -> Mixed:
         DataError: no source, a weight that is not positive, another kind or other columns.
     """
     _check(parts)
-    scale = min(items.table.height / weight for items, weight in parts)
-    takes = [min(items.table.height, math.floor(scale * weight + 1e-9)) for items, weight in parts]
+    takes = shares([items.table.height for items, _ in parts], [weight for _, weight in parts])
     roots = [items.root for items, _ in parts if items.root is not None]
     root = Path(os.path.commonpath([path.resolve() for path in roots])) if roots else None
     columns = parts[0][0].table.columns
     frames = [
-        _relative(_some(items.table, take, f"{seed}\x1f{number}"), items.root, root).select(columns)
+        _relative(items.table[chosen(items.table["source"], take, seed, number)], items.root, root).select(columns)
         for number, ((items, _), take) in enumerate(zip(parts, takes, strict=True))
     ]
     total = max(1, sum(takes))
@@ -56,6 +55,18 @@ def mixed(parts: Sequence[tuple[Items, float]], seed: int) -> Mixed:
     ]
     names = ["part", "format", "weight", "rows", "kept", "left_out", "share"]
     return Mixed(pl.concat(frames), root, pl.DataFrame(counts, schema=names, orient="row"))
+
+
+def shares(heights: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """How many rows each source gives: in proportion to the weights, as many as there can be without repeating one."""
+    scale = min(height / weight for height, weight in zip(heights, weights, strict=True))
+    return [min(height, math.floor(scale * weight + 1e-9)) for height, weight in zip(heights, weights, strict=True)]
+
+
+def chosen(sources: pl.Series, count: int, seed: int, number: int) -> list[int]:
+    """Row numbers of the `count` rows with the smallest hashes of seed, number of the part (from 0) and `source`, in their order."""
+    hashes = [hashlib.sha256(f"{seed}\x1f{number}\x1f{source}".encode()).digest() for source in sources]
+    return sorted(sorted(range(len(hashes)), key=lambda row: (hashes[row], row))[:count])
 
 
 def _check(parts: Sequence[tuple[Items, float]]) -> None:
@@ -75,13 +86,6 @@ def _check(parts: Sequence[tuple[Items, float]]) -> None:
             )
     if issues:
         raise DataError(issues)
-
-
-def _some(table: pl.DataFrame, count: int, salt: str) -> pl.DataFrame:
-    """The `count` rows with the smallest hashes, in their order."""
-    hashes = [hashlib.sha256(f"{salt}\x1f{source}".encode()).digest() for source in table["source"]]
-    chosen = sorted(sorted(range(len(hashes)), key=lambda row: (hashes[row], row))[:count])
-    return table[chosen]
 
 
 def _relative(table: pl.DataFrame, old: Path | None, new: Path | None) -> pl.DataFrame:

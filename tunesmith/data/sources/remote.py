@@ -11,14 +11,14 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.spec.addresses import is_address
 
 VERSION = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "md5", "sha256")
 
 
 def is_remote(path: str) -> bool:
     """True for an address with a scheme, such as s3://bucket/file.csv."""
-    scheme, found, _ = path.partition("://")
-    return bool(found) and scheme.replace("+", "").replace("::", "").isalnum()
+    return is_address(path)
 
 
 def without_secrets(address: str) -> str:
