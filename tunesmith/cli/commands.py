@@ -100,17 +100,23 @@ def check(data: Path, checks: Path, open_report: bool) -> None:
     import yaml
 
     from tunesmith.data.draft import draft_spec
+    from tunesmith.document.items_report import items_summary
     from tunesmith.document.summary import data_summary
+    from tunesmith.pipeline import check as check_spec
+    from tunesmith.stages.items import check_items, forget_items, items_of, name_of
 
     is_spec = data.suffix in (".yaml", ".yml")
-    spec = load_spec(data) if is_spec else load_spec(yaml.safe_load(draft_spec([str(data)], Path())))
-    from tunesmith.pipeline import check as check_spec
-
+    items = None if is_spec else items_of(data)
     with Display(console) as display:
-        folder = check_spec(spec, checks, display)
+        if items is not None:
+            folder = check_items(items, name_of(data), checks, display)
+        else:
+            spec = load_spec(data) if is_spec else load_spec(yaml.safe_load(draft_spec([str(data)], Path())))
+            forget_items(checks / spec.name)
+            folder = check_spec(spec, checks, display)
     report = folder / "data_report.html"
     table = _table("", "", "")
-    for row in data_summary(RunDir(folder)):
+    for row in items_summary(RunDir(folder)) if items is not None else data_summary(RunDir(folder)):
         table.add_row(*map(_plain, (row.name, row.value, row.note)))
     table.add_row("report", _plain(str(report)), "")
     console.print(table)

@@ -43,6 +43,7 @@ STAGES = {
     "embed": "computes what the untrained model says, for the certificate, the head and the baseline",
     "certify": "searches the splits for rows that know each other",
     "inspect": "looks for labels that are probably wrong, and for outliers",
+    "items": "examines pictures, recordings or texts, and looks for copies",
     "train": "fits the weights",
     "tune": "searches for better settings",
     "evaluate": "scores the model and its baselines",
