@@ -69,17 +69,17 @@ def edited(text: str, draw: random.Random) -> str:
     return text
 
 
-def shingles(text: str) -> set[str]:
-    """Four consecutive characters of the canonical form, as the search defines them."""
-    from tunesmith.data.near import canonical_text
-
-    padded = f" {canonical_text(pl.Series([text]))[0]} ".ljust(4)
+def four(canonical: str) -> set[str]:
+    """Four consecutive characters of a canonical text, as the search defines them."""
+    padded = f" {canonical} ".ljust(4)
     return {padded[n : n + 4] for n in range(len(padded) - 3)}
 
 
 def jaccard(one: str, other: str) -> float:
     """Similarity of two texts."""
-    a, b = shingles(one), shingles(other)
+    from tunesmith.data.near import canonical_text
+
+    a, b = (four(text) for text in canonical_text(pl.Series([one, other])))
     return len(a & b) / len(a | b)
 
 
@@ -106,8 +106,10 @@ def datasketch(texts: list[str], planted: list[tuple[int, int]]) -> dict[str, An
 
     started = time.perf_counter()
     canonical = canonical_text(pl.Series(texts)).to_list()
-    sets = [{padded[n : n + 4] for n in range(len(padded) - 3)} for text in canonical for padded in [f" {text} ".ljust(4)]]
-    hashes = MinHash.bulk([[s.encode() for s in shingle] for shingle in sets], num_perm=120)
+    hashes: list[Any] = []
+    for start in range(0, len(texts), 10_000):  # the sets of a million texts do not fit into memory
+        sets = [[shingle.encode() for shingle in four(text)] for text in canonical[start : start + 10_000]]
+        hashes += MinHash.bulk(sets, num_perm=120)
     lsh = MinHashLSH(threshold=THRESHOLD, num_perm=120, params=(24, 5))
     with lsh.insertion_session() as session:
         for number, minhash in enumerate(hashes):
@@ -115,8 +117,10 @@ def datasketch(texts: list[str], planted: list[tuple[int, int]]) -> dict[str, An
     pairs = set()
     for number, minhash in enumerate(hashes):
         for other in lsh.query(minhash):
-            if number < other and len(sets[number] & sets[other]) >= THRESHOLD * len(sets[number] | sets[other]):
-                pairs.add((number, other))
+            if number < other:
+                a, b = four(canonical[number]), four(canonical[other])
+                if len(a & b) >= THRESHOLD * len(a | b):
+                    pairs.add((number, other))
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "recall": float(np.mean([pair in pairs for pair in planted])), "pairs": len(pairs)}
 
