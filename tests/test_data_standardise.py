@@ -106,6 +106,14 @@ def test_proposals_show_what_would_happen() -> None:
     assert proposals(table(["fine"] * 3, ["a", "b", "c"]), COLUMNS) == []
 
 
+def test_examples_show_the_place_of_the_change() -> None:
+    found = {proposal.rule.name: proposal for proposal in proposals(table(["x" * 500 + " <b>bold</b> “q” ™"]), COLUMNS)}
+    before, after = found[Name.HTML].examples[0]
+    assert before.endswith("x <b>bold</b> “q” ™") and str(after).endswith("x bold “q” ™") and len(before) < 200
+    assert "“q”" in found[Name.QUOTES].examples[0][0]
+    assert found[Name.OTHER_FORMS].examples[0][0].endswith("™") and str(found[Name.OTHER_FORMS].examples[0][1]).endswith("TM")
+
+
 def test_spellings_become_the_most_frequent() -> None:
     counts = Counter(
         {"spam": 5, "Spam": 3, " spam ": 4, "SPAM.": 1, "ham": 2, "not_spam": 1, "not spam": 2, "C++": 3, "C": 4, "-1": 2, "1": 2}
@@ -191,13 +199,30 @@ def test_rules_that_cannot_be_applied_are_refused(rule: Rule) -> None:
 
 
 PIECES = st.sampled_from([
-    rows = pl.DataFrame(
-        {"text": ["x"] * 5, "label": [["Spam", "n/a"], ["spam", "Spam"], ["spam"], None, []]}, schema_overrides={"label": pl.List(pl.String)}
-    )
-    "n/a", " ", "é", "<script>", "</script>", "<!--", "-->", "&#65315;", "N", "ａ", "／",
+    "<b>", "</b>", "<", ">", "b", "&amp;", "&lt;", "&gt;", "amp;", "&", "lt;", "Ã", "©", "â€™", "&Atilde;", "&copy;", "ﬁ",
+    "Ａ", "＆", "；", "＜", "ｂ", "＞", "n/a", " ", "é", "<script>", "</script>", "<!--", "-->", "&#65315;", "N", "ａ", "／",
 ])  # fmt: skip
 TEXTS = st.lists(st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=8), min_size=1, max_size=5)
-LABELS = st.sampled_from(["spam", "Spam", "spam ", "spam.", "spamming", "spaming", "Spammin", "1", "1.0", "1.", "01", "2024-05-01", "13/05/2024", "n/a", "-", "?"])  # fmt: skip  # noqa: E501
+LABELS = st.sampled_from(
+    [
+        "spam",
+        "Spam",
+        "spam ",
+        "spam.",
+        "spamming",
+        "spaming",
+        "Spammin",
+        "1",
+        "1.0",
+        "1.",
+        "01",
+        "2024-05-01",
+        "13/05/2024",
+        "n/a",
+        "-",
+        "?",
+    ]
+)
 
 
 @settings(max_examples=300, deadline=None)

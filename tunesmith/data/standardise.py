@@ -26,7 +26,7 @@ from tunesmith.data.columns import NUMBER, Columns, cleaned_label
 from tunesmith.data.writing import SEQUENCE, repaired_text
 
 EXAMPLES = 3
-EXAMPLE_CHARACTERS = 200
+EXAMPLE_CHARACTERS, BEFORE = 200, 60
 NEAR_LETTERS = 6
 Change = Callable[[str], str | None]
 
@@ -161,13 +161,14 @@ def _text_proposals(texts: pl.Series) -> Iterable[Proposal]:
         yield Proposal(Rule(texts.name, name), len(changed), _shown(changed[:EXAMPLES]), NOTES[name] + _html_left(name, candidates))
     for name, pattern in COUNTED_TEXTS.items():
         rows = texts.filter(texts.str.contains(pattern).fill_null(False))
-        yield _counted(texts.name, name, rows)
-    forms = texts.str.replace_all(COMPATIBLE, "")
-    yield _counted(texts.name, Name.OTHER_FORMS, texts.filter((forms.str.normalize("NFKC") != forms.str.normalize("NFC")).fill_null(False)))
-
-
-def _counted(column: str, name: Name, rows: pl.Series) -> Proposal:
-    return Proposal(Rule(column, name), len(rows), _shown([(text, text) for text in rows.head(EXAMPLES).to_list()]), NOTES[name])
+        places = rows.head(EXAMPLES).str.extract(f"(?s)(.{{0,{BEFORE}}}(?:{pattern}).{{0,{BEFORE}}})")
+        yield Proposal(Rule(texts.name, name), len(rows), _shown((place, place) for place in places), NOTES[name])
+    plain = texts.filter(texts.str.contains(r"[^\x00-\x7f]").fill_null(False)).str.replace_all(COMPATIBLE, "")
+    pairs = pl.DataFrame({"before": plain.str.normalize("NFC"), "after": plain.str.normalize("NFKC")}).filter(
+        pl.col("before") != pl.col("after")
+    )
+    other = Rule(texts.name, Name.OTHER_FORMS)
+    yield Proposal(other, pairs.height, _shown(pairs.head(EXAMPLES).iter_rows()), NOTES[other.name])
 
 
 def _html_left(name: Name, candidates: list[str]) -> str:
@@ -176,7 +177,13 @@ def _html_left(name: Name, candidates: list[str]) -> str:
 
 
 def _shown(pairs: Iterable[tuple[str, str | None]]) -> tuple[tuple[str, str | None], ...]:
-    return tuple((before[:EXAMPLE_CHARACTERS], after if after is None else after[:EXAMPLE_CHARACTERS]) for before, after in pairs)
+    """The pairs, long ones cut to what stands around the first difference."""
+    shown = []
+    for before, after in pairs:
+        first = next((place for place, (a, b) in enumerate(zip(before, after or "", strict=False)) if a != b), len(after or ""))
+        start = max(0, min(first, len(before)) - BEFORE) if before != after else 0
+        shown.append((before[start:][:EXAMPLE_CHARACTERS], after if after is None else after[start:][:EXAMPLE_CHARACTERS]))
+    return tuple(shown)
 
 
 def _rewritten(texts: pl.Series, names: Sequence[Name], counts: dict[tuple[str, Name], int]) -> pl.Series:
