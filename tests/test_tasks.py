@@ -23,7 +23,10 @@ WORDS = tiny.tokenizer()
 
 def variants() -> list[Any]:
     labels = sorted(set(TextClassification.example()["label"]))
-    options: list[dict[str, Any]] = [{}, {"pair": True}, {"multi_label": True}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 3.0]}]
+    options: list[dict[str, Any]] = [
+        {}, {"pair": True}, {"multi_label": True}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 3.0]},
+        {"focal_gamma": 2.0}, {"focal_gamma": 2.0, "class_weights": [1.0, 3.0]}, {"focal_gamma": 0.5, "multi_label": True},
+    ]  # fmt: skip
     return [pytest.param(TextClassification(labels, **o), id="-".join(o) or "plain") for o in options]
 
 
@@ -79,6 +82,33 @@ class TestContract:
     def test_its_metrics_exist(self, task: Task) -> None:
         several = isinstance(task, TextClassification) and task.multi_label
         assert tuple(metrics_for(several)) == task.metrics
+
+
+@pytest.mark.parametrize("options", [{}, {"class_weights": [1.0, 3.0]}, {"multi_label": True}])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_rows_count_by_their_weights_in_every_loss(options: dict[str, Any], gamma: float) -> None:
+    labels = sorted(set(TextClassification.example()["label"]))
+    focal, plain = TextClassification(labels, **options, focal_gamma=gamma), TextClassification(labels, **options)
+    batch = focal.collate(focal.encode(rows_of(focal), WORDS, 64).rows)
+    outputs = SimpleNamespace(logits=torch.randn(4, 2, generator=torch.Generator().manual_seed(1)))
+    each = [focal.loss(SimpleNamespace(logits=outputs.logits[n : n + 1]), {k: v[n : n + 1] for k, v in batch.items()}) for n in range(4)]
+    weights = torch.tensor([1.0, 0.3, 1.0, 0.3])
+    total, count = focal.loss(outputs, {**batch, "weights": weights})
+    assert torch.isclose(total, sum(w * loss for w, (loss, _) in zip(weights, each, strict=True)), rtol=1e-5)  # type: ignore[arg-type]
+    assert torch.isclose(count, sum(w * n for w, (_, n) in zip(weights, each, strict=True)), rtol=1e-5)  # type: ignore[arg-type]
+    if gamma == 0:
+        for own, other in zip((total, count), plain.loss(outputs, {**batch, "weights": weights}), strict=True):
+            torch.testing.assert_close(own, other)
+
+
+def test_the_spec_s_loss_is_the_task_s() -> None:
+    from tunesmith.spec.load import load_spec
+    from tunesmith.tasks.make import make_task
+
+    table = pl.DataFrame({"text": ["1", "2"], "label": ["a", "b"]})
+    for train, gamma in (({}, None), ({"loss": {"kind": "focal"}}, 2.0), ({"loss": {"kind": "focal", "gamma": 0.5}}, 0.5)):
+        task = make_task(load_spec({"name": "x", "data": {"train": "t"}, "train": train}), ["a", "b"], table)
+        assert isinstance(task, TextClassification) and task.focal_gamma == gamma
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.integers(4, 20))

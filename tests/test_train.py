@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -21,6 +23,7 @@ from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Spec, Train
+from tunesmith.tasks.make import make_task
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import Fitted, Job, fit, make_learner, order_of
@@ -81,7 +84,7 @@ def first_gradients(bench: Bench, *sets: str) -> list[torch.Tensor]:
     model = bench.model(spec).eval()
     before = [p.detach().clone() for p in model.parameters()]
     learner = make_learner(model, spec, 100)
-    order = order_of(spec, bench.encoding.lengths)
+    order = order_of(spec, bench.encoding)
     batches = step_batches(order, lambda rows: bench.task.collate([bench.encoding.rows[r] for r in rows]))
     next(train_steps(learner, batches, task_step(bench.task)))
     return [a - b.detach() for a, b in zip(before, model.parameters(), strict=True)]
@@ -102,7 +105,14 @@ def test_the_same_seed_gives_the_same_weights(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "sets", [(), ("strategy.kind=lora",), ("strategy.kind=layers", "strategy.top=1"), ("train.optimizer.kind=adafactor",)]
+    "sets",
+    [
+        (),
+        ("strategy.kind=lora",),
+        ("strategy.kind=layers", "strategy.top=1"),
+        ("train.optimizer.kind=adafactor",),
+        ("train.sampling=square_root",),
+    ],
 )
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
 def test_a_resumed_run_is_bit_identical(bench: Bench, stop_at: int, sets: tuple[str, ...]) -> None:
@@ -199,6 +209,51 @@ def test_the_order_covers_every_row_once_an_epoch_and_resumes_anywhere(rows: int
         assert sorted(numbers) == list(range(rows))
     later = [b.epoch for b in step_batches(order, lambda numbers: {"rows": torch.tensor(numbers)}, done)]
     assert later == [e for e, _ in seen][done:]
+
+
+targets = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(np.array)
+
+
+@given(targets, st.sampled_from(["balanced", "square-root"]), st.integers(1, 9), st.integers(1, 3), st.integers(0, 9))
+def test_sampled_epochs_have_their_draws_and_resume_anywhere(y: Any, how: Any, batch: int, epochs: int, done: int) -> None:
+    order = Order([1 + n % 7 for n in range(len(y))], batch, epochs, 2, 5, how, y)
+
+    def batches(done: int) -> list[tuple[int, list[int], int]]:
+        steps = step_batches(order, lambda numbers: {"rows": torch.tensor(numbers)}, done)
+        return [(b.epoch, [int(r) for piece in b.pieces for r in piece["rows"]], b.tokens) for b in steps]
+
+    seen = batches(0)
+    assert len(seen) == order.steps
+    assert batches(min(done, order.steps)) == seen[done:]
+    shares = np.sqrt(np.bincount(y)) if how == "square-root" else np.bincount(y) > 0
+    for epoch in range(epochs):
+        drawn = [row for e, rows, _ in seen if e == epoch for row in rows]
+        assert len(drawn) == len(y)
+        assert np.allclose(np.bincount(y[drawn], minlength=len(shares)), shares / shares.sum() * len(y), atol=1)
+    assert all(tokens == sum(order.lengths[row] for row in rows) for _, rows, tokens in seen)
+
+
+def test_balanced_sampling_shows_rare_classes_as_often(bench: Bench) -> None:
+    encoding = replace(bench.encoding, rows=[{**row, "labels": np.int64(n % 10 == 0)} for n, row in enumerate(bench.encoding.rows)])
+    plain, balanced = (order_of(spec_of(bench.tiny_bert, f"train.sampling={how}"), encoding) for how in ("none", "balanced"))
+    rare = [sum(n % 10 == 0 for rows in order.epoch_rows(0) for n in rows) for order in (plain, balanced)]
+    assert rare == [4, 20]
+    assert plain.steps == balanced.steps
+    assert balanced.epoch_rows(0) != balanced.epoch_rows(1)
+
+
+def test_the_focal_loss_without_focus_trains_as_cross_entropy(bench: Bench) -> None:
+    labels = list(bench.task.labels)
+    plain, _, history = bench.run("plain")
+    results = {}
+    for gamma in (0, 3):
+        sets = ("train.loss.kind=focal", f"train.loss.gamma={gamma}")
+        bench.task = make_task(spec_of(bench.tiny_bert, *sets), labels, bench.rows)  # type: ignore[assignment]
+        results[gamma] = bench.run(f"focal {gamma}", *sets)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(plain.parameters(), results[0][0].parameters(), strict=True))
+    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in (history, results[0][2], results[3][2])]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[2][0] < losses[1][0]
 
 
 @given(st.integers(1, 200), st.floats(0, 1), st.sampled_from(["linear", "cosine", "constant"]))

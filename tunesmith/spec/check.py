@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import has_password, is_address
-from tunesmith.spec.schema import SGD, ByColumn, Features, Spec
+from tunesmith.spec.schema import SGD, ByColumn, Features, Focal, Spec
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
+    "loss", "sampling",
 )  # fmt: skip
 
 
@@ -104,6 +105,11 @@ def _training(spec: Spec) -> list[Issue]:
         )
     if spec.data.multi_label and spec.train.label_smoothing:
         issues.append(Issue("train.label_smoothing", "must be 0 with multi_label: true", str(spec.train.label_smoothing), "Remove it."))
+    if isinstance(spec.train.loss, Focal) and spec.train.label_smoothing:
+        remedy = "Remove label_smoothing, or use loss: {kind: cross_entropy}."
+        issues.append(Issue("train.label_smoothing", "must be 0 with the focal loss", str(spec.train.label_smoothing), remedy))
+    if spec.data.multi_label and spec.train.sampling != "none":
+        issues.append(Issue("train.sampling", "must be none with multi_label: true", spec.train.sampling, "Remove it."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
     return issues

@@ -110,8 +110,7 @@ class Data(Part):
     """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
 
     train: Paths
-    """Table with labelled rows, or a list: path or glob (CSV, TSV, JSONL, JSON, Parquet, also .gz and .zst, Label Studio),
-    database (`sqlite:///f.db?table=t`, `?query=…`), `hf://owner/name`, or the address of a file elsewhere (`s3://…`)."""
+    """Labelled rows: path or glob of tables or Label Studio JSON, `sqlite:///f.db?table=t`, `hf://owner/name`, `s3://…`; or a list."""
     weights: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
     """A weight for each entry of `train`: their shares of the rows, as many rows as there can be without repeating one."""
     validation: Paths | None = None
@@ -253,6 +252,25 @@ class Adafactor(Part):
 Optimizer = Annotated[AdamW | Adam | SGD | Adafactor, Field(discriminator="kind")]
 
 
+class CrossEntropy(Part):
+    """The negative log probability of the label; for several labels a row, the sum over all labels."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    """Selects this loss."""
+
+
+class Focal(Part):
+    """Cross-entropy times (1 - p)^gamma: what the model already knows counts less (Lin et al. 2017)."""
+
+    kind: Literal["focal"]
+    """Selects this loss."""
+    gamma: float = Field(default=2.0, ge=0.0, le=10.0)
+    """How much less; 0 is cross-entropy."""
+
+
+Loss = Annotated[CrossEntropy | Focal, Field(discriminator="kind")]
+
+
 class Train(Part):
     """How the weights are fitted."""
 
@@ -282,6 +300,10 @@ class Train(Part):
     """Share of the target spread evenly over the classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """"balanced" weights each class by rows / (classes × rows of the class)."""
+    loss: Loss = CrossEntropy()
+    """What is minimised."""
+    sampling: Literal["none", "balanced", "square_root"] = "none"
+    """Draws of an epoch, as many as rows: each row once; classes equally often; or as often as the square root of their rows."""
     evaluations_per_epoch: int = Field(default=1, ge=1, le=1000)
     """How often the validation score is taken in an epoch."""
     patience: int | None = Field(default=3, ge=1)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tunesmith.spec.schema import Spec
+from tunesmith.data.balance import balanced_weights
+from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
 
@@ -22,11 +23,9 @@ def metric_names(spec: Spec) -> tuple[str, ...]:
 def make_task(spec: Spec, labels: list[str], train: pl.DataFrame) -> Task:
     """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class)."""
     options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
-    task = TextClassification(labels, **options)
-    if spec.train.class_weights == "none" and spec.train.label_smoothing == 0:
-        return task
+    gamma = spec.train.loss.gamma if isinstance(spec.train.loss, Focal) else None
     weights = None
     if spec.train.class_weights == "balanced":
-        counts = np.bincount(task.targets(train), minlength=len(labels))
-        weights = [float(len(train) / (len(labels) * max(int(count), 1))) for count in counts]
-    return TextClassification(labels, **options, label_smoothing=spec.train.label_smoothing, class_weights=weights)
+        targets_N = TextClassification(labels, **options).targets(train)
+        weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
+    return TextClassification(labels, **options, label_smoothing=spec.train.label_smoothing, class_weights=weights, focal_gamma=gamma)

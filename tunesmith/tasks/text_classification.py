@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tunesmith.data.balance import focal_loss, focal_loss_multi_label
 from tunesmith.tasks.base import Batch, Encoded, Encoding, Processor, Task
 
 ONE_LABEL_METRICS = (
@@ -35,6 +36,7 @@ class TextClassification(Task):
         pair: rows have a second text, `text_pair`.
         label_smoothing: share of the target spread evenly over the classes.
         class_weights: weight of each class in the loss, in class-id order; None for equal weights.
+        focal_gamma: exponent of the focal loss; None for cross-entropy.
     """
 
     name = "text-classification"
@@ -47,12 +49,14 @@ class TextClassification(Task):
         pair: bool = False,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        focal_gamma: float | None = None,
     ) -> None:
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.pair = pair
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self.focal_gamma = focal_gamma
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -119,12 +123,26 @@ class TextClassification(Task):
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         logits_BC, labels = outputs.logits.float(), batch["labels"]
         weights_B = batch.get("weights", torch.ones(len(labels), device=logits_BC.device))
+        if self.focal_gamma is not None:
+            return self._focal(logits_BC, labels, weights_B, self.focal_gamma)
         if self.multi_label:
             each_BC = F.binary_cross_entropy_with_logits(logits_BC, labels.float(), reduction="none")
             return (each_BC.sum(1) * weights_B).sum(), weights_B.sum() * labels.shape[1]
         weights_C = None if self.class_weights is None else self.class_weights.to(logits_BC.device)
         each_B = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="none")
         return (each_B * weights_B).sum(), (weights_B if weights_C is None else weights_B * weights_C[labels]).sum()
+
+    def _focal(self, logits_BC: Tensor, labels: Tensor, weights_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+        """The focal loss and its count; rows of one weight are summed together, and there are one or two weights."""
+        total = count = torch.zeros((), device=logits_BC.device)
+        for weight in sorted(set(weights_B.tolist())):
+            rows = weights_B == weight
+            if self.multi_label:
+                terms, counted = focal_loss_multi_label(logits_BC[rows], labels[rows], gamma)
+            else:
+                terms, counted = focal_loss(logits_BC[rows], labels[rows], gamma, self.class_weights)
+            total, count = total + weight * terms, count + weight * counted
+        return total, count
 
     def decode(self, logits_BC: Tensor) -> pl.DataFrame:
         logits_BC = logits_BC.double()

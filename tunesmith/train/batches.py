@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tunesmith.core.seeding import seed_for
+from tunesmith.data.balance import Sampling, epoch_order
 from tunesmith.data.batches import length_batches
 from tunesmith.tasks.base import Batch
 
@@ -22,13 +25,18 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Order:
-    """What decides the order. `lengths` are token counts of the training rows; `pieces` is gradient_accumulation_steps."""
+    """What decides the order. `lengths` are token counts of the training rows; `pieces` is gradient_accumulation_steps.
+
+    With `sampling`, an epoch draws as many rows as there are, by their class ids in `targets_N`: rare ones several times.
+    """
 
     lengths: Sequence[int]
     batch_size: int
     epochs: int
     pieces: int
     seed: int
+    sampling: Sampling | None = None
+    targets_N: np.ndarray | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +50,12 @@ class Order:
 
     def epoch_rows(self, epoch: int) -> list[list[int]]:
         """Row numbers of each batch of an epoch (counted from 0)."""
-        return length_batches(self.lengths, self.batch_size, seed_for(self.seed, f"order of epoch {epoch}"))
+        seed = seed_for(self.seed, f"order of epoch {epoch}")
+        if self.sampling is None or self.targets_N is None:
+            return length_batches(self.lengths, self.batch_size, seed)
+        drawn = epoch_order(self.targets_N, self.sampling, self.seed, epoch).tolist()
+        batches = length_batches([self.lengths[row] for row in drawn], self.batch_size, seed)
+        return [[drawn[place] for place in batch] for batch in batches]
 
 
 def step_batches(order: Order, collate: Callable[[list[int]], Batch], done: int = 0) -> Iterator[StepBatch]:

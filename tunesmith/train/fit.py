@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -82,10 +83,15 @@ def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
     )
 
 
-def order_of(spec: Spec, lengths: list[int]) -> Order:
-    """The order of training that a resolved spec asks for."""
-    assert spec.train.batch_size and spec.train.epochs, "resolved specs have a batch size and epochs"
-    return Order(lengths, spec.train.batch_size, spec.train.epochs, spec.train.gradient_accumulation_steps, spec.seed)
+def order_of(spec: Spec, rows: Encoding) -> Order:
+    """The order of training that a resolved spec asks for, for these training rows."""
+    train = spec.train
+    assert train.batch_size and train.epochs, "resolved specs have a batch size and epochs"
+    plain = Order(rows.lengths, train.batch_size, train.epochs, train.gradient_accumulation_steps, spec.seed)
+    if train.sampling == "none":
+        return plain
+    targets_N = np.array([row["labels"] for row in rows.rows], np.int64)
+    return replace(plain, sampling="balanced" if train.sampling == "balanced" else "square-root", targets_N=targets_N)
 
 
 def fit(model: Any, job: Job) -> Fitted:
@@ -94,7 +100,7 @@ def fit(model: Any, job: Job) -> Fitted:
     A checkpoint in `job.folder` is continued. When asked to stop, the step is finished, a checkpoint written, and
     Interrupted raised.
     """
-    order = order_of(job.spec, job.train.lengths)
+    order = order_of(job.spec, job.train)
     learner = make_learner(model, job.spec, order.steps)
     job.folder.mkdir(parents=True, exist_ok=True)
     fresh = Position(0, 0.0, 0, Patience(job.spec.train.patience, job.higher_is_better))

@@ -33,7 +33,7 @@ class Estimate:
 
 def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tokens: int) -> Estimate:
     """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away."""
-    order = order_of(spec, train.lengths)
+    order = order_of(spec, train)
     by_length = sorted(range(len(train.lengths)), key=lambda n: train.lengths[n])
     size = min(order.batch_size, len(by_length))
     points: list[tuple[int, float]] = []
