@@ -27,13 +27,13 @@ def boxes_of(table: pl.DataFrame) -> dict[str, Any]:
     areas: dict[str, list[float]] = {}
     twice: list[dict[str, Any]] = []
     counts = Counter({"twice": 0, "contradicting": 0})
-    for row, (source, width, height, boxes) in enumerate(table.select("source", "width", "height", "boxes").iter_rows()):
+    for row, (name, width, height, boxes) in enumerate(table.select("image", "width", "height", "boxes").iter_rows()):
         for box in boxes:
             areas.setdefault(box["label"], []).append(box["width"] * box["height"] / (width * height))
         for first, second in _coinciding(boxes):
             kind = "twice" if first["label"] == second["label"] else "contradicting"
             counts[kind] += 1
-            twice.append({"row": row, "source": source, "label": first["label"], "other_label": second["label"], "kind": kind})
+            twice.append({"row": row, "name": name, "label": first["label"], "other_label": second["label"], "kind": kind})
     per_picture = table["boxes"].list.len().to_list()
     by_class = [quantiles(label, found) for label, found in sorted(areas.items(), key=lambda entry: (-len(entry[1]), entry[0]))]
     return {
@@ -63,7 +63,7 @@ def _shown(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Some pictures with their boxes, in shares of the picture: one or more for each class as far as they go."""
     out: list[dict[str, Any]] = []
     seen: Counter[str] = Counter()
-    for row, (source, width, height, boxes) in enumerate(table.select("source", "width", "height", "boxes").iter_rows()):
+    for row, (name, width, height, boxes) in enumerate(table.select("image", "width", "height", "boxes").iter_rows()):
         labels = {box["label"] for box in boxes}
         if len(out) < PICTURES and labels and (min(seen[label] for label in labels) < 2):
             seen.update(labels)
@@ -77,5 +77,5 @@ def _shown(table: pl.DataFrame) -> list[dict[str, Any]]:
                 }
                 for box in boxes[:FEW_BOXES]
             ]
-            out.append({"row": row, "source": source, "ratio": round(height / width, 4), "boxes": drawn, "more": len(boxes) - len(drawn)})
+            out.append({"row": row, "name": name, "ratio": round(height / width, 4), "boxes": drawn, "more": len(boxes) - len(drawn)})
     return out

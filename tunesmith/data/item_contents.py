@@ -166,12 +166,26 @@ def left_out(items: Items) -> list[dict[str, Any]]:
     return out
 
 
-def problems_of(contents: pl.DataFrame, explanations: dict[str, str]) -> list[dict[str, Any]]:
+def names_of(table: pl.DataFrame) -> pl.Series:
+    """What readers call each item: the path of its file, or where it stands in the source; distinct, by the row where two are equal."""
+    names = table[next(name for name in ("image", "audio", "source") if name in table.columns)].rename("name")
+    if names.n_unique() == len(names):
+        return names
+    return pl.Series("name", [f"{name} (row {row})" for row, name in enumerate(names, start=1)], dtype=pl.String)
+
+
+def problems_of(contents: pl.DataFrame, names: pl.Series, explanations: dict[str, str]) -> list[dict[str, Any]]:
     """Problems of contents by code: count, explanation, example rows; the most frequent first."""
-    flat = contents.with_row_index("row").select("row", "source", "detail", "problems").explode("problems").drop_nulls("problems")
+    flat = (
+        contents.with_columns(names)
+        .with_row_index("row")
+        .select("row", "name", "detail", "problems")
+        .explode("problems")
+        .drop_nulls("problems")
+    )
     out = []
     for code, count in Counter(flat["problems"].to_list()).most_common():
-        rows = flat.filter(pl.col("problems") == code).head(EXAMPLES).select("row", "source", "detail").to_dicts()
+        rows = flat.filter(pl.col("problems") == code).head(EXAMPLES).select("row", "name", "detail").to_dicts()
         out.append({"code": code, "count": count, "explanation": explanations[code], "examples": rows})
     return out
 

@@ -29,18 +29,17 @@ LIKENESS = {
 
 
 def given_splits(
-    copies: Copies, sources: pl.Series, labels: Sequence[str | None], places: tuple[Array, int]
+    copies: Copies, names: pl.Series, labels: Sequence[str | None], places: tuple[Array, int]
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """What the given splits have in common, as plain values, and a row per item that an earlier split knows.
 
-    `places`: place in NAMES of each item's split, -1 for none; and how many have none.
+    `names` are distinct. `places`: place in NAMES of each item's split, -1 for none; and how many have none.
     """
-    ids = _ids(sources)
-    leaks, pairs = leaks_of(copies, ids, places[0])
+    leaks, pairs = leaks_of(copies, names, places[0])
     leaks, pairs = leaks.cast({"split": pl.String, "other_split": pl.String}), pairs.cast({"split": pl.String, "other_split": pl.String})
     found = {name: len(leaking(leaks, name)) for name in ("test", "validation")}
     kinds = [_kind(kind, leaks, pairs) for kind in (copies.kind, *(["context"] if copies.contexts else []))]
-    label_of = dict(zip(ids, labels, strict=True))
+    label_of = dict(zip(names, labels, strict=True))
     shown = leaks.filter(pl.col("split") == "test").sort("similarity", "id", descending=[True, False])
     rows = [{**row, "label": label_of[row["id"]], "other_label": label_of[row["other_id"]]} for row in shown.head(LEAKS_SHOWN).to_dicts()]
     sizes = {name: int((places[0] == number).sum()) for number, name in enumerate(NAMES)}
@@ -58,12 +57,12 @@ def given_splits(
 
 
 def proposed_split(
-    copies: Copies, sources: pl.Series, stable: pl.Series, keys: Sequence[frozenset[str] | None]
+    copies: Copies, names: pl.Series, stable: pl.Series, keys: Sequence[frozenset[str] | None]
 ) -> tuple[dict[str, Any], pl.DataFrame]:
-    """A split that parts no cluster, as plain values, and a row per item: source, split, cluster.
+    """A split that parts no cluster, as plain values, and a row per item: item, split, cluster.
 
-    `stable` names each item by its content or path, so that it keeps its place when others are added. Classes are spread over
-    the splits where items have few of them.
+    `names` are distinct. `stable` names each item by its content or path, so that it keeps its place when others are added.
+    Classes are spread over the splits where items have few of them.
     """
     held_N = copies.held_N
     classes = {name for key in keys if key for name in key}
@@ -73,7 +72,7 @@ def proposed_split(
     place_N = np.zeros(len(keys), np.int64)
     for place, part in enumerate((made.train, made.validation, made.test)):
         place_N[part["row"].to_numpy()] = place
-    straddling = int(leaks_of(copies, _ids(sources), place_N)[1]["pairs"].sum())
+    straddling = int(leaks_of(copies, names, place_N)[1]["pairs"].sum())
     content = {
         "seed": SEED,
         "share": SHARE,
@@ -86,7 +85,7 @@ def proposed_split(
         "statement": _statement(straddling),
     }
     named = pl.Series("split", [NAMES[place] for place in place_N], dtype=pl.String)
-    return content, pl.DataFrame({"source": sources, "split": named, "cluster": held_N})
+    return content, pl.DataFrame({"item": names, "split": named, "cluster": held_N})
 
 
 def _kind(kind: str, leaks: pl.DataFrame, pairs: pl.DataFrame) -> dict[str, Any]:
@@ -98,13 +97,6 @@ def _kind(kind: str, leaks: pl.DataFrame, pairs: pl.DataFrame) -> dict[str, Any]
         "pairs": [{"split": a, "other": b, "count": counted.get((a, b), 0)} for a, b in DIRECTIONS],
         "leaking_test": len(leaking(mine, "test")),
     }
-
-
-def _ids(sources: pl.Series) -> pl.Series:
-    """Sources as names of items, made distinct by their row where two are equal."""
-    if sources.n_unique() == len(sources):
-        return sources
-    return pl.Series([f"{source} (row {row})" for row, source in enumerate(sources, start=1)], dtype=pl.String)
 
 
 def _statement(pairs: int) -> str:

@@ -38,6 +38,7 @@ from tunesmith.data.item_contents import (
     counts_of,
     labels_of,
     left_out,
+    names_of,
     one_each,
     places_of,
     problems_of,
@@ -149,21 +150,21 @@ def _examine(items: Items, name: str, stage: StageWriter, watch: Watch) -> None:
     places = places_of(table)
     splits = [None if places is None or place < 0 else NAMES[place] for place in (places[0] if places else np.zeros(table.height, int))]
     texts = None if _paths(items, table) else texts_of(table, items.kind)
-    pairs = _described(pairs_of(copies, texts), table["source"], labels, splits, conflicts(items.kind, keys, pairs_of(copies)))
+    pairs = _described(pairs_of(copies, texts), names_of(table), labels, splits, conflicts(items.kind, keys, pairs_of(copies)))
     content: dict[str, Any] = {
         **_about(items, name, table, contents),
         "counts": counts_of(table, items.kind, splits),
         "boxes": boxes_of(table) if items.kind == "object-detection" else None,
-        "copies": _summed(copies, pairs, texts),
+        "copies": {**_summed(copies, pairs, texts), "labelled": any(key is not None for key in keys)},
         "leaks": None,
         "proposed": None,
         "agreement": None,
     }
     if places:
-        content["leaks"], leaks = given_splits(copies, table["source"], labels, places)
+        content["leaks"], leaks = given_splits(copies, names_of(table), labels, places)
         stage.write("data/leaks.parquet", leaks.write_parquet)
     else:
-        content["proposed"], proposed = proposed_split(copies, table["source"], _stable(table, texts), keys)
+        content["proposed"], proposed = proposed_split(copies, names_of(table), _stable(table, texts), keys)
         stage.write("data/splits.parquet", proposed.write_parquet)
     if agreed := agreement_of(items):
         content["agreement"], consensus = agreed
@@ -197,7 +198,7 @@ def _about(items: Items, name: str, table: pl.DataFrame, contents: pl.DataFrame)
         "issues": [str(issue) for issue in items.issues],
         "left_out": left_out(items),
         "left_out_count": items.dropped.height,
-        "problems": problems_of(contents, explanations),
+        "problems": problems_of(contents, names_of(table), explanations),
         "problem_items": contents.filter(pl.col("problems").list.len() > 0).height,
         "conversions": conversions_of(contents),
         "sizes": sizes_of(contents),
@@ -264,10 +265,10 @@ def _copies(items: Items, table: pl.DataFrame, contents: pl.DataFrame, watch: Wa
 
 
 def _described(
-    pairs: pl.DataFrame, sources: pl.Series, labels: list[str | None], splits: list[str | None], differ: list[bool]
+    pairs: pl.DataFrame, names: pl.Series, labels: list[str | None], splits: list[str | None], differ: list[bool]
 ) -> pl.DataFrame:
-    """Pairs with source, label and split of both sides, and whether their labels contradict each other."""
-    named = {"source": sources, "label": pl.Series(labels, dtype=pl.String), "split": pl.Series(splits, dtype=pl.String)}
+    """Pairs with name, label and split of both sides, and whether their labels contradict each other."""
+    named = {"name": names, "label": pl.Series(labels, dtype=pl.String), "split": pl.Series(splits, dtype=pl.String)}
     both = [named[what].gather(pairs[side]).alias(f"{side}_{what}") for side in ("left", "right") for what in named]
     return pairs.with_columns(*both, pl.Series("conflict", differ, dtype=pl.Boolean))
 
