@@ -33,6 +33,8 @@ from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
 from tunesmith.data.split import NAMES, Shares, Split, split, split_by_time, units_of
+from tunesmith.data.survey import survey
+from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
@@ -76,6 +78,8 @@ def prepare(spec: Spec) -> Prepared:
     issues = check_labels(tables["train"]["label"])
     if issues:
         raise DataError(issues)
+    made = uniform(tables, spec.data)
+    tables = made.tables
     gone = []
     if columns.place:
         tables, unplaced = by_place(tables["train"])
@@ -96,7 +100,19 @@ def prepare(spec: Spec) -> Prepared:
     warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
-    story = Story(files, columns, normalised, across.height, parts, tuple(warnings), text_part(searched, spec.data), decided.told, sources)
+    story = Story(
+        files,
+        columns,
+        normalised,
+        across.height,
+        parts,
+        tuple(warnings),
+        text_part(searched, spec.data),
+        decided.told,
+        made,
+        survey(splits),
+        sources,
+    )
     content = profile(splits, dropped, labels, story)
     return Prepared(**splits, dropped=dropped, labels=labels, profile=content, findings=findings(content), issues=warnings, search=searched)
 

@@ -13,6 +13,7 @@ from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
 from tunesmith.data.load import FileRecord
 from tunesmith.data.split import Split
+from tunesmith.data.uniform import Uniform
 
 QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
 EXAMPLES = 5
@@ -39,6 +40,8 @@ class Story:
     issues: tuple[Issue, ...]
     alike: dict[str, Any]
     decisions: dict[str, Any] | None
+    uniform: Uniform
+    survey: dict[str, Any]
     sources: list[dict[str, Any]]
 
 
@@ -71,6 +74,13 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "rare_classes": list(story.parts.rare_classes),
         "alike": story.alike,
         "decisions": story.decisions,
+        "standardise": {
+            "rows": story.uniform.looked_at,
+            "proposals": story.uniform.proposals,
+            "applied": story.uniform.applied,
+            "masked": story.uniform.masked,
+        },
+        "survey": story.survey,
         "class_count": len(labels),
         "classes": _classes(splits, labels),
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
@@ -115,6 +125,14 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
                 f"data/characters/{name}", f"{words} at most this long", profile["characters"]["train"][name], "characters", rows["train"]
             )
         )
+    for entry in profile["standardise"]["applied"]:
+        claim = f"rows whose {entry['column']} the rule {entry['name']} changed"
+        out.append(_count(f"data/standardised/{entry['column']}/{entry['name']}", claim, entry["rows"], "rows", rows["read"]))
+    for kind, matches in profile["standardise"]["masked"].items():
+        out.append(_count(f"data/masked/{kind}", f"matches of {kind} that were masked", matches, "matches", rows["read"]))
+    personal = profile["survey"]["personal"]
+    claim = "rows with personal data, of those looked at"
+    out.append(_count("data/personal/rows", claim, personal["rows_with"], "rows", personal["rows"]))
     for action, words in DECISIONS.items() if profile["decisions"] else ():
         out.append(_count(f"data/decisions/{action}", words, profile["decisions"][action], "rows"))
     for entry in profile["decisions"]["reviewers"] if profile["decisions"] else ():
@@ -135,6 +153,10 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
     where |= {f"data/dropped/{reason}": f"/dropped/{reason}/rows" for reason in Reason}
     where |= {f"data/characters/{name}": f"/characters/train/{name}" for name in QUANTILES}
     where |= {f"data/{name}": f"/{name}" for name in ("duplicates_across_splits", "normalised_texts")}
+    where |= {"data/personal/rows": "/survey/personal/rows_with"}
+    for number, entry in enumerate(profile["standardise"]["applied"]):
+        where[f"data/standardised/{entry['column']}/{entry['name']}"] = f"/standardise/applied/{number}/rows"
+    where |= {f"data/masked/{kind}": f"/standardise/masked/{kind}" for kind in profile["standardise"]["masked"]}
     where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
     where |= {
         "data/split/moved": "/split/moved",

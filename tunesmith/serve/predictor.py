@@ -18,6 +18,7 @@ from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
 from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE, iter_batches
+from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.load import load_finished
 from tunesmith.spec.defaults import read_resolved
@@ -75,10 +76,11 @@ class Predictor:
     def predict_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
         """predicted, confidence, probabilities for rows with the columns text (and text_pair), plus id and label if there.
 
-        Texts are cleaned as the training rows were: Unicode NFC, control characters, runs of spaces.
+        Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
         assert self.spec.model.max_length, "resolved specs have a length"
-        texts = rows.select(cleaned_text(pl.col(c)) for c in ("text", "text_pair") if c in rows.columns)
+        given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
+        texts = given.select(cleaned_text(pl.col(name)) for name in given.columns)
         encoding = self.task.encode(texts, self.processor, self.spec.model.max_length)
         return predict(self.model, self.task, rows, encoding)
 

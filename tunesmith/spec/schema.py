@@ -139,6 +139,16 @@ class Data(Part):
     """What counts as a near-duplicate; null looks for none, and the certificate says so."""
     suspects: SuspectRule | None = ReportSuspects()
     """What is done with training labels that are probably wrong; null looks for none."""
+    standardise: tuple[Literal["mojibake", "html", "compatibility", "missing", "label_spelling", "label_format", "label_perhaps"], ...] = ()
+    """Rules applied to texts and labels before cleaning. The report proposes those that would change rows; none is applied unasked."""
+    mask: tuple[
+        Literal[
+            "url_with_credentials", "email", "iban", "card", "french_insee", "brazilian_cpf", "polish_pesel", "spanish_id", "dutch_bsn",
+            "us_ssn", "ip_address", "phone",
+        ],
+        ...,
+    ] = ()  # fmt: skip
+    """Personal data replaced by the name of its kind, such as [EMAIL], in every text that is trained on, tested or predicted."""
     decisions: Paths | None = None
     """Review files with decisions of people (keep, relabel, drop), applied by row id before rows are split."""
     validation_share: Share = 0.1
