@@ -30,6 +30,7 @@ from tunesmith.spec.addresses import anchored, has_password, is_address, seen_fr
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Data, Spec
+from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
 
 
@@ -191,7 +192,8 @@ def test_the_database_s_rows_are_those_of_the_database(tmp_path: Path) -> None:
 def test_weights_are_checked(tmp_path: Path) -> None:
     sources = three(tmp_path)
     (issue,) = check_spec(spec_of(sources, weights=[1, 2]), ())
-    assert issue.where == "data.weights" and "2 weights, 3 sources" in issue.found and issue.remedy
+    assert issue.where == "data.train" and issue.found == "3 sources, 2 weights" and "data.weights" in issue.remedy
+    assert [issue.where for issue in make_plan(spec_of(sources, weights=[1, 2]), tmp_path).issues] == ["data.train"]
     with pytest.raises(DataError, match="Name each file once"):
         prepare(spec_of([sources[0], sources[0]], weights=[1, 2]))
     assert [entry["kept"] for entry in prepare(spec_of([sources[0], sources[0]])).profile["sources"]] == [90]

@@ -121,7 +121,7 @@ def test_dumping_and_loading_gives_the_same_spec() -> None:
         ({"strategy": {"kind": "features"}, "train": {"loss": {"kind": "focal"}}}, "train.loss"),
         ({"data": {"train": "a.csv", "decisions": "s3://bucket/a.csv"}}, "data.decisions"),
         ({"data": {"train": "postgresql://me:secret@host/db?table=t"}}, "data.train"),
-        ({"data": {"train": ["a.csv", "b.csv"], "weights": [1]}}, "data.weights"),
+        ({"data": {"train": ["a.csv", "b.csv"], "weights": [1]}}, "data.train"),
     ],
 )
 def test_combinations_without_effect_are_refused(changes: dict[str, Any], where: str) -> None:

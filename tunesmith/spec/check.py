@@ -57,8 +57,9 @@ def _address(where: str, address: str) -> list[Issue]:
 def _data(spec: Spec) -> list[Issue]:
     data, issues = spec.data, []
     if data.weights is not None and len(data.weights) != len(data.train):
-        found = f"{len(data.weights)} weights, {len(data.train)} sources in data.train"
-        issues.append(Issue("data.weights", "must hold one weight for each source of data.train", found, "Add or remove weights."))
+        found = f"{len(data.train)} sources, {len(data.weights)} weights"
+        remedy = "Add or remove weights in data.weights; a glob is one source."
+        issues.append(Issue("data.train", "must name one source for each of data.weights", found, remedy))
     if data.text and len(set(data.text)) < len(data.text):
         issues.append(Issue("data.text", "must name two different columns", data.text[0]))
     if data.text and data.label in data.text:
