@@ -160,9 +160,9 @@ def _masked_text(text: str, filters: int, counts: dict[Kind, int]) -> str:
 
 
 def _candidates(texts: pl.Series) -> pl.DataFrame:
-    """`row`, `text` and `filters` (bits of FILTERS that hold) of the rows that may hold something."""
+    """`row`, `text` and `filters` (a bit for each of RULES) of the rows that may hold something."""
     column = pl.col("text")
-    bits = pl.sum_horizontal(column.str.contains(pattern).cast(pl.UInt8) * (1 << bit) for bit, pattern in enumerate(FILTERS.values()))
+    bits = pl.sum_horizontal(column.str.contains(rule.rows).cast(pl.UInt32) * (1 << bit) for bit, rule in enumerate(RULES))
     return (
         texts.cast(pl.String)
         .to_frame("text")
@@ -174,8 +174,8 @@ def _candidates(texts: pl.Series) -> pl.DataFrame:
 
 def _spans(text: str, filters: int) -> list[Span]:
     found: list[Span] = []
-    for rule in RULES:
-        if filters & BITS[rule.rows]:
+    for bit, rule in enumerate(RULES):
+        if filters >> bit & 1:
             for match in rule.shape.finditer(text):
                 free = all(match.end() <= span.start or match.start() >= span.end for span in found)
                 if free and rule.holds(match):
@@ -346,50 +346,43 @@ CALLING = re.compile(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-689]\d|3[578]\d|42[013]|5[09]\d|67\d|68\d|69\d|8[058]\d|9[679]\d"
 )
 SPANISH = "TRWAGMYFPDXBNJZSQVHLCKE"
-# Rows that may hold something, for the regular expressions of polars: no look-around. Each is wider than the shapes that use it.
-FILTERS = {
-    "at": r"\S@\S",
-    "url": rf"://[^\s/@]*:[^\s/]*@|(?i:[?&](?:{SECRETS})=)",
-    "digits": r"(?:[0-9][ ./()+\-]{0,3}){6}[0-9]|[12][ 0-9]{5,9}2[AB] ?[0-9]{3}",
-    "iban": r"[A-Z]{2}[0-9]{2}[ ]?[A-Z0-9]",
-    "address": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{3,4}:[0-9A-Fa-f:]*:",
-}
-BITS = {name: 1 << bit for bit, name in enumerate(FILTERS)}
-ALL_FILTERS = (1 << len(FILTERS)) - 1
-
+# For each kind the rows that may hold it, for the regular expressions of polars (no look-around; wider than the shape), the shape
+# in a text, and what must hold besides.
 RULES: Sequence[_Rule] = (
-    _Rule(Kind.URL, "url", re.compile(
+    _Rule(Kind.URL, rf"://[^\s/@]*:[^\s/]*@|(?i:[?&](?:{SECRETS})=)", re.compile(
         rf"(?i)(?<![a-z0-9])[a-z][a-z0-9+.\-]{{1,19}}://(?:[^\s/@:]+:[^\s/@]+@[^\s()<>]+|[^\s?#]+\?[^\s#]*?(?<=[?&])(?:{SECRETS})=[^\s&#()<>]{{6,}}[^\s()<>]*)"
     ), lambda match: True),
-    _Rule(Kind.EMAIL, "at", re.compile(
+    _Rule(Kind.EMAIL, r"\S@\S", re.compile(
         r"(?<![\w.+%\-])[\w+%\-][\w.+%'\-]{0,63}@(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![^\W_])"
     ), lambda match: ".." not in match[0]),
-    _Rule(Kind.IBAN, "iban", _iban_shape(), lambda match: _iban(_plain(match))),
-    _Rule(Kind.CARD, "digits", _pattern(
+    _Rule(Kind.IBAN, r"[A-Z]{2}[0-9]{2}[ ]?[A-Z0-9]", _iban_shape(), lambda match: _iban(_plain(match))),
+    _Rule(Kind.CARD, r"(?:[0-9][ \-]?){12}[0-9]", _pattern(
         r"(?<!\d)(?<!\d[.,])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\d)"
     ), lambda match: _card(_digits(match))),
-    _Rule(Kind.FRENCH_INSEE, "digits", _pattern(
+    _Rule(Kind.FRENCH_INSEE, r"[12] ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _pattern(
         r"(?<!\w)[12] ?\d\d ?\d\d ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d(?!\w)"
     ), lambda match: _french_insee(_plain(match))),
-    _Rule(Kind.BRAZILIAN_CPF, "digits", _pattern(
+    _Rule(Kind.BRAZILIAN_CPF, r"[0-9]{9}-?[0-9]{2}|[0-9]{3}\.[0-9]{3}\.[0-9]{3}-", _pattern(
         r"(?<![\w.\-])(?:\d{3}\.\d{3}\.\d{3}-\d\d|\d{9}-\d\d|\d{11})(?![\w\-])"
     ), lambda match: _brazilian_cpf(_digits(match)) and not _after(match, OTHER_WORDS)),
-    _Rule(Kind.POLISH_PESEL, "digits", _pattern(
+    _Rule(Kind.POLISH_PESEL, "[0-9]{11}", _pattern(
         r"(?<![\w.\-+])\d{11}(?![\w\-])"
     ), lambda match: _polish_pesel(match[0]) and not _after(match, OTHER_WORDS)),
-    _Rule(Kind.SPANISH_ID, "digits", _pattern(
+    _Rule(Kind.SPANISH_ID, "[0-9]{3}-?[A-Z]", _pattern(
         r"(?<!\w)(?:\d{8}-?|\d{1,2}\.\d{3}\.\d{3}-?|[XYZ]-?\d{7}-?)[A-Z](?!\w)"
     ), lambda match: _spanish_id(_plain(match))),
-    _Rule(Kind.DUTCH_BSN, "digits", _pattern(r"(?<![\w.\-])(?:\d{9}|\d{4}\.\d{2}\.\d{3})(?![\w\-])"), _dutch),
-    _Rule(Kind.US_SSN, "digits", _pattern(
+    _Rule(Kind.DUTCH_BSN, r"[0-9]{9}|[0-9]{4}\.[0-9]{2}\.[0-9]{3}", _pattern(
+        r"(?<![\w.\-])(?:\d{9}|\d{4}\.\d{2}\.\d{3})(?![\w\-])"
+    ), _dutch),
+    _Rule(Kind.US_SSN, "[0-9]{3}[ -][0-9]{2}[ -][0-9]{4}", _pattern(
         r"(?<![\w\-])(?!000|666|9)\d{3}([ -])(?!00)\d{2}\1(?!0000)\d{4}(?![\w\-])"
     ), lambda match: not _after(match, ORDER_WORDS)),
-    _Rule(Kind.IP_ADDRESS, "address", _pattern(
+    _Rule(Kind.IP_ADDRESS, r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{3,4}:[0-9A-Fa-f:]*:", _pattern(
         r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)",
         r"(?<![\w:.])[0-9A-Fa-f]{3,4}:[0-9A-Fa-f:]{2,32}(?:(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])",
     ), _public),
-    _Rule(Kind.PHONE, "digits", _pattern(r"(?<![\w+])(?:\+ ?|00 ?)[1-9](?:\)?[ .\-/]?\(?\d){7,14}(?!\w)"), _international),
-    _Rule(Kind.PHONE, "digits", _pattern(
+    _Rule(Kind.PHONE, r"(?:\+|00) ?[1-9]", _pattern(r"(?<![\w+])(?:\+ ?|00 ?)[1-9](?:\)?[ .\-/]?\(?\d){7,14}(?!\w)"), _international),
+    _Rule(Kind.PHONE, r"(?:[0-9][ ./()+\-]{0,3}){6}[0-9]", _pattern(
         r"(?<![\w.+\-/])(?<!\d[ ])(?:(?P<sure>"
         r"(?:1[ .\-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .\-])[2-9]\d\d[ .\-]\d{4}"  # North America
         r"|0[1-9](?:[ .\-]\d\d){4}"  # France
@@ -398,3 +391,4 @@ RULES: Sequence[_Rule] = (
         r")|[1-9]\d\d(?:[ \-]\d{2,4}){2,3}|[1-9]\d{6,11})(?!\w|[.\-/]\d)"
     ), _national),
 )  # fmt: skip
+ALL_FILTERS = (1 << len(RULES)) - 1
