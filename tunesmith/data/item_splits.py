@@ -80,7 +80,7 @@ def proposed_split(
         "stratified": stratified,
         "moved": made.moved,
         "large": made.large,
-        "rare": list(made.rare_classes),
+        "rare": [name for name in made.rare_classes if name],
         "straddling": straddling,
         "statement": _statement(straddling),
     }

@@ -150,7 +150,8 @@ def _examine(items: Items, name: str, stage: StageWriter, watch: Watch) -> None:
     places = places_of(table)
     splits = [None if places is None or place < 0 else NAMES[place] for place in (places[0] if places else np.zeros(table.height, int))]
     texts = None if _paths(items, table) else texts_of(table, items.kind)
-    pairs = _described(pairs_of(copies, texts), names_of(table), labels, splits, conflicts(items.kind, keys, pairs_of(copies)))
+    found = pairs_of(copies, texts)
+    pairs = _described(found, names_of(table), labels, splits, conflicts(items.kind, keys, found))
     content: dict[str, Any] = {
         **_about(items, name, table, contents),
         "counts": counts_of(table, items.kind, splits),
