@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 def table(path: Path, rows: int = 40, header: str = "body,queue,ticket_id") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"please help me with {path.stem} {n},{('billing', 'tech')[n % 2]},{n}" for n in range(rows)]
+    words = [f"{number * 7919:x}" * 3 for number in range(rows)]  # no two texts are alike
+    lines = [f"please help with {path.stem} {word},{('billing', 'tech')[n % 2]},{n}" for n, word in enumerate(words)]
     path.write_text("\n".join([header, *lines]) + "\n", "utf-8")
     return path
 

@@ -15,7 +15,7 @@ from PIL import ImageEnhance, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from tunesmith.data.hamming import hash_index, within_radius
-from tunesmith.data.image_duplicates import find_image_pairs, image_hashes, image_pairs, thumbnail
+from tunesmith.data.image_duplicates import SIDE, find_image_pairs, image_hashes, image_pairs, thumbnail
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist_10k" / "images" / "test"
 
@@ -126,3 +126,9 @@ def test_small_grey_pictures_that_look_alike() -> None:
     planted = {(n, len(originals) + n) for n in range(80)}
     assert len(planted & pairs) >= 79
     assert len(pairs - planted) <= 3
+
+
+def test_a_set_without_any_copy_is_searched_to_the_end() -> None:
+    for seed in range(6):
+        thumbnails = np.random.default_rng(seed).uniform(0, 255, (40, SIDE, SIDE)).astype(np.float32)
+        assert len(find_image_pairs(thumbnails, radius=20).left) == 0

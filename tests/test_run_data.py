@@ -123,6 +123,16 @@ def test_repeated_training_rows_can_be_dropped(tmp_path: Path, tiny_bert: Path) 
     assert prepared.dropped.filter(pl.col("reason") == "near_duplicate").height >= 60
 
 
+def test_a_table_of_look_alikes_is_refused_with_the_remedy(tmp_path: Path, tiny_bert: Path) -> None:
+    texts = [f"nothing but one number changes in this sentence {n}" for n in range(60)]
+    pl.DataFrame({"text": texts, "label": ["a", "b"] * 30}).write_csv(tmp_path / "same.csv")
+    data = {"train": str(tmp_path / "same.csv")}
+    with pytest.raises(DataError, match=r"never cut.*near_duplicates: null"):
+        prepare(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert, data=data)))
+    apart = prepare(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert, data={**data, "near_duplicates": None})))
+    assert len(apart.test) > 0
+
+
 @pytest.mark.parametrize("rule", ["report", "drop", "correct", "down_weight"])
 def test_suspects_are_treated_as_the_spec_says(tmp_path: Path, tiny_bert: Path, rule: str) -> None:
     table = noisy()

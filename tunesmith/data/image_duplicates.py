@@ -269,7 +269,7 @@ def _coefficients(thumbnails_PSS: Floats, crop_PM4: NDArray[np.float64]) -> Floa
         )
         full = np.matmul(half, table[piece[..., 2], piece[..., 3]].swapaxes(-1, -2))
         out.append(_unit(full[..., along, across]))
-    return np.concatenate(out) if out else np.empty((0, TERMS), np.float32)
+    return np.concatenate(out) if out else np.empty((*index.shape[:-1], TERMS), np.float32)
 
 
 @cache

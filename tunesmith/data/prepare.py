@@ -96,7 +96,7 @@ def prepare(spec: Spec) -> Prepared:
     splits, unknown = without_unknown_labels({name: vars(parts)[name].drop("moment", strict=False) for name in SPLITS})
     searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
-    _refuse_too_few(splits, dropped, spec.data)
+    _refuse_too_few(splits, dropped, parts, spec.data)
     warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
@@ -219,13 +219,15 @@ def group_warnings(rows: pl.DataFrame) -> list[Issue]:
     return issues
 
 
-def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, data: Data) -> None:
+def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, parts: Split, data: Data) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped["reason"].value_counts().iter_rows()))
     after = f" after {dropped.height} were dropped ({reasons})" if dropped.height else ""
     issues = []
     for name in SPLITS:
         if splits[name].height == 0:
             remedy = "Add labelled rows: a class needs three to be in every split." if not data.model_dump()[name] else "Check that table."
+            if parts.units < len(splits["train"]) / 2:
+                remedy = f"All rows belong to {parts.units} clusters of near-duplicates or groups, which are never cut: {APART}"
             issues.append(Issue(f"the {name} split", "must have rows", f"none{after}", remedy))
     classes = label_counts(splits["train"]["label"])
     if splits["train"].height and len(classes) < 2:
@@ -235,9 +237,16 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, data
         raise DataError(issues)
 
 
+APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null to let look-alikes part."
+
+
 def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], parts: Split) -> list[Issue]:
     """What does not stop a run but should be known before its score is believed."""
     issues = []
+    if parts.large:
+        found = f"{parts.large} that are larger"
+        remedy = f"They stay in training, whole. If they are not really alike, {APART}"
+        issues.append(Issue("data.train", "should have clusters and groups smaller than the splits", found, remedy, fatal=False))
     if parts.rare_classes:
         names = ", ".join(parts.rare_classes[:5]) + (", …" if len(parts.rare_classes) > 5 else "")
         found = f"{len(parts.rare_classes)} with fewer: {names}"

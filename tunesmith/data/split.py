@@ -52,11 +52,15 @@ class Shares:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of each split in the order of the table, and what the rules did. `large` units stayed in train for their size."""
+    """The rows of each split in the order of the table; how many units there were, and what the rules did.
+
+    `large` units stayed in train for their size.
+    """
 
     train: pl.DataFrame
     validation: pl.DataFrame
     test: pl.DataFrame
+    units: int
     moved: int = 0
     large: int = 0
     rare_classes: tuple[str, ...] = ()
@@ -89,7 +93,7 @@ def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, strati
     large_U = (units.rows_U > np.maximum(most_U, 1)) & (natural_U != TRAIN)
     natural_U = np.where(large_U, TRAIN, natural_U)
     if not stratified:
-        return _parted(rows, natural_U[units.unit_N], large=int(large_U.sum()))
+        return _parted(rows, units, natural_U, large=int(large_U.sum()))
     pairs = _classes_of_units(rows["label"], units.unit_N)
     counts = pairs.group_by("label").len().sort("label")
     rare = counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
@@ -102,7 +106,8 @@ def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, strati
     in_rare_N = np.isin(units.unit_N, rare_units)
     return _parted(
         rows,
-        places_U[units.unit_N],
+        units,
+        places_U,
         moved=int(units.rows_U[changed_U].sum()),
         large=int(large_U.sum()),
         rare_classes=tuple(rare),
@@ -121,7 +126,7 @@ def split_by_time(rows: pl.DataFrame, units: Units, times_N: Array, shares: Shar
     before = np.cumsum(np.bincount(step_U, weights=units.rows_U, minlength=len(moments)))
     share = before / max(len(rows), 1)
     step_place = np.where(share > 1 - shares.test, TEST, np.where(share > 1 - shares.test - shares.validation, VALIDATION, TRAIN))
-    return _parted(rows, step_place[step_U][units.unit_N])
+    return _parted(rows, units, step_place[step_U])
 
 
 def folds(label: pl.Series, units: Units, seed: int, count: int) -> Array:
@@ -186,6 +191,7 @@ def _give_every_class(places_U: Array, units_U: Array, pairs: pl.DataFrame, made
                 places_U[unit] = place
 
 
-def _parted(rows: pl.DataFrame, places_N: Array, **told: Any) -> Split:
+def _parted(rows: pl.DataFrame, units: Units, places_U: Array, **told: Any) -> Split:
+    places_N = places_U[units.unit_N]
     train, validation, test = (rows.filter(places_N == place) for place in (TRAIN, VALIDATION, TEST))
-    return Split(train, validation, test, **told)
+    return Split(train, validation, test, len(units.rows_U), **told)
