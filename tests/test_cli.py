@@ -22,6 +22,7 @@ COMMANDS = {
     "init": {"data", "output", "force"},
     "plan": {"spec", "overrides", "name", "runs"},
     "check": {"data", "checks", "open_report"},
+    "preview": {"spec", "rows", "overrides"},
     "run": {"spec", "overrides", "name", "runs"},
     "show": {"run", "open_report"},
     "compare": {"runs"},

@@ -190,7 +190,7 @@ def weights(done: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(done / "model/model.safetensors"))
 
 
-@pytest.mark.parametrize("stage", ["prepare", "resolve", "embed", "certify", "train", "evaluate", "document"])
+@pytest.mark.parametrize("stage", ["prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "document"])
 def test_an_interruption_at_any_stage_loses_nothing(tmp_path: Path, tiny_bert: Path, finished: tunesmith.Run, stage: str) -> None:
     folder = finished.path.parent.parent
     spec = tunesmith.load_spec(read_spec(finished))

@@ -21,6 +21,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.prepare import prepare
+from tunesmith.evaluate.intervals import Estimate
 from tunesmith.pipeline import CHECKS, check
 from tunesmith.stages.context import Context
 from tunesmith.stages.verify import verify_run
@@ -217,3 +218,41 @@ def test_nothing_is_looked_for_when_the_spec_says_so(tmp_path: Path, tiny_bert: 
     assert not (done.path / "features").exists()
     assert done.findings["certificate/jaccard/leaking_test_rows"].value is None
     assert verify_run(RunDir(done.path), 2).ok
+
+
+@pytest.mark.parametrize("strategy", [{"kind": "layers", "top": 1}, {"kind": "features"}, {"kind": "features", "head": "linear"}])
+def test_copies_join_the_training_rows_when_they_do_no_harm(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
+    rule = {"operations": ["drop_words", "swap_words"], "copies": 2, "gate": False}
+    train = {"augment": rule} | ({"epochs": 1} if strategy["kind"] == "layers" or "head" in strategy else {})
+    data = {"suspects": {"kind": "down_weight"}}
+    done = run(tmp_path, tiny_bert, train=train, strategy=strategy, data=data)
+    copies = pl.read_parquet(done.path / "data/augmented.parquet")
+    rows = pl.read_parquet(done.path / "data/train.parquet")
+    assert set(copies["from"]) <= set(rows["id"])
+    assert len(copies) + done.findings["augment/unchanged"].value == 2 * len(rows)  # type: ignore[operator]
+    assert done.findings["augment/kept"].value == len(copies)
+    originals = dict(rows["id", "text"].iter_rows())
+    assert all(originals[origin] != text for origin, text in copies["from", "text"].iter_rows())
+    held_out = [set(pl.read_parquet(done.path / f"data/{name}.parquet")["id"]) for name in ("validation", "test")]
+    assert not set(copies["from"]) & (held_out[0] | held_out[1])
+    assert verify_run(RunDir(done.path), 2).ok
+    assert "were trained on" in (done.path / "report.html").read_text("utf-8")
+
+
+def test_the_gate_closes_on_copies_that_hurt(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.stages import augment
+
+    monkeypatch.setattr(augment, "paired_differences", lambda *_: {"accuracy": Estimate(-0.1, (-0.2, -0.01))})
+    done = run(tmp_path, tiny_bert, train={"augment": {"operations": ["upper_case"]}, "epochs": 1}, strategy={"kind": "layers", "top": 1})
+    assert done.findings["augment/kept"].value == 0
+    assert "gate closed" in done.findings["augment/kept"].note
+    assert len(pl.read_parquet(done.path / "data/augmented.parquet")) == 0
+    assert verify_run(RunDir(done.path), 1).ok
+
+
+def test_a_preview_shows_before_and_after(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "t.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert, train={"augment": {"operations": ["upper_case"]}})))
+    code, said = call("preview", tmp_path / "t.yaml", "--rows", 3)
+    assert code == 0 and said.count("upper_case") == 3
+    (tmp_path / "u.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert)))
+    assert call("preview", tmp_path / "u.yaml")[0] == 2

@@ -5,6 +5,7 @@
     embed     what the frozen model says, computed once   features/
     certify   what the splits have in common               data/certificate.json
     inspect   labels that are probably wrong, outliers        data/suspects.parquet  review/
+    augment   changed copies of training rows, if they help    data/augmented.parquet
     train     fit the weights that the strategy names     model/  history.jsonl  checkpoints/ while it lasts
     evaluate  the validation split, then the test, once   predictions/
     document  report and card, from the ledger            report.html  MODEL_CARD.md
@@ -31,7 +32,7 @@ from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
-from tunesmith.stages import certify, document, embed, evaluate, inspect, prepare, resolve, train
+from tunesmith.stages import augment, certify, document, embed, evaluate, inspect, prepare, resolve, train
 from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
@@ -44,6 +45,7 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("embed", embed.embed),
     ("certify", certify.certify),
     ("inspect", inspect.inspect),
+    ("augment", augment.augment),
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
     ("document", document.document),

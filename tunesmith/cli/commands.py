@@ -15,6 +15,7 @@ from tunesmith.cli.progress import Display
 from tunesmith.core.errors import RunError, SpecError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
+from tunesmith.spec.addresses import is_address
 from tunesmith.spec.load import load_spec
 
 # Where nobody looks at a terminal (a log, a pipe), lines are wide enough for paths to stay whole.
@@ -34,15 +35,16 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def init(data: list[Path], output: Path | None, force: bool) -> None:
+def init(data: list[str], output: Path | None, force: bool) -> None:
     """Write a commented spec for a table."""
     from tunesmith.data.draft import draft_spec
 
-    folder = data[0].parent
-    target = output or folder / f"{data[0].name.split('.')[0] or 'spec'}.yaml"
+    first = Path(data[0].partition("?")[0])
+    folder = Path() if is_address(data[0]) else first.parent
+    target = output or folder / f"{first.name.split('.')[0] or 'spec'}.yaml"
     if target.exists() and not force:
         raise SpecError(Issue(str(target), "must not exist yet", "a file", "Use --force to overwrite it, or -o FILE."))
-    text = draft_spec([str(p) for p in data], target.parent)
+    text = draft_spec(data, target.parent)
     with disk_errors(target):
         target.write_text(text, "utf-8")
     console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -122,6 +124,21 @@ def check(data: Path, checks: Path, open_report: bool) -> None:
     console.print(table)
     if open_report:
         webbrowser.open(report.resolve().as_uri())
+
+
+def preview(path: Path, rows: int, overrides: list[str]) -> None:
+    """Print training rows before and after augmentation."""
+    from tunesmith.data.augment_text import preview as before_and_after
+    from tunesmith.data.prepare import prepare
+
+    spec = load_spec(path, overrides)
+    if spec.train.augment is None:
+        remedy = "Add train.augment with operations, such as [keyboard, drop_words]."
+        raise SpecError(Issue("train.augment", "must be set to be shown", "nothing", remedy))
+    table = _table("operation", "before", "after")
+    for row in before_and_after(prepare(spec).train, spec.train.augment.operations, spec.seed, rows):
+        table.add_row(*(_plain(row[name] or "none changed it") for name in ("operation", "before", "after")))
+    console.print(table)
 
 
 def run(path: Path, overrides: list[str], runs: Path) -> None:

@@ -34,7 +34,7 @@ def _overrides(values: list[str] | None, name: str | None) -> list[str]:
 
 @app.command(epilog="Example: tunesmith init tickets.csv")
 def init(
-    data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Table, or several, or a folder of tables.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Table, or several, a folder of tables, or an address.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write the spec.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing spec.")] = False,
 ) -> None:
@@ -62,6 +62,18 @@ def check(
     from tunesmith.cli import commands
 
     commands.check(data, checks, open_report)
+
+
+@app.command(epilog="Example: tunesmith preview tickets.yaml --rows 10")
+def preview(
+    spec: SpecPath,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, metavar="N", help="How many training rows to show.")] = 5,
+    overrides: Overrides = None,
+) -> None:
+    """Show what the augmentation of a spec does to training rows, before and after."""
+    from tunesmith.cli import commands
+
+    commands.preview(spec, rows, _overrides(overrides, None))
 
 
 @app.command(epilog="Example: tunesmith run tickets.yaml --set strategy.kind=lora --name tickets-lora")
@@ -94,7 +106,7 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", hel
 @app.command(epilog="Example: tunesmith predict runs/tickets new.csv -o out.parquet")
 def predict(
     run: RunPath,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Table with the same text column; or a glob.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Table with the same text column; a glob, or an address.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet, CSV or JSONL file to write.")],
     top: Annotated[int, typer.Option("--top", min=0, metavar="K", help="How many of the likeliest labels to add.")] = 3,
 ) -> None:

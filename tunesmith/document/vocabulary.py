@@ -44,6 +44,7 @@ STAGES = {
     "certify": "searches the splits for rows that know each other",
     "inspect": "looks for labels that are probably wrong, and for outliers",
     "items": "examines pictures, recordings or texts, and looks for copies",
+    "augment": "makes changed copies of training rows, and keeps them if they do no harm",
     "train": "fits the weights",
     "tune": "searches for better settings",
     "evaluate": "scores the model and its baselines",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tunesmith.data.batches import length_batches
 from tunesmith.models.anatomy import output_layer
-from tunesmith.tasks.base import Batch, Encoding, Task
+from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
 BATCH_ROWS = 64
 Watch = Callable[[int, int], None]  # (rows done, rows in all)
@@ -60,7 +60,7 @@ def _passes(model: Any, task: Task, encoding: Encoding, watch: Watch | None, **o
     device, done = next(model.parameters()).device, 0
     for numbers in length_batches(encoding.lengths, BATCH_ROWS, None):
         batch = task.collate([encoding.rows[n] for n in numbers])
-        batch = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+        batch = {name: value.to(device) for name, value in batch.items() if name not in FOR_THE_LOSS}
         yield numbers, batch, model(**batch, **options)
         done += len(numbers)
         if watch:

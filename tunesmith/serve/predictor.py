@@ -17,7 +17,8 @@ from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
 from tunesmith.data.columns import text_columns
-from tunesmith.data.load import SOURCE, iter_batches
+from tunesmith.data.load import SOURCE
+from tunesmith.data.open import open_batches
 from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.load import load_finished
@@ -97,7 +98,7 @@ class Predictor:
             parts.mkdir(parents=True)
             try:
                 done = 0
-                for number, rows in enumerate(iter_batches((source,), self.spec.data, CHUNK_ROWS)):
+                for number, rows in enumerate(open_batches(source, self.spec.data, CHUNK_ROWS)):
                     _refuse_collisions(source, rows, self._schema(top))
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)

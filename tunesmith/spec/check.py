@@ -20,7 +20,7 @@ LOOP_ONLY = (
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_training(spec), *_metric(spec, metrics)]
+    return [*_files(spec), *_data(spec), *_training(spec), *_augment(spec), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -114,6 +114,13 @@ def _training(spec: Spec) -> list[Issue]:
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
     return issues
+
+
+def _augment(spec: Spec) -> list[Issue]:
+    if spec.train.augment is None or (spec.data.near_duplicates is not None or spec.data.suspects is not None or spec.evaluate.baselines):
+        return []
+    remedy = "Leave data.near_duplicates, data.suspects or the baseline features at their defaults."
+    return [Issue("train.augment", "needs frozen features of the training rows", "nothing that makes them", remedy)]
 
 
 def _metric(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
+from tunesmith.spec.addresses import anchored
 from tunesmith.spec.schema import Spec
 
 Lines = dict[tuple[str | int, ...], int]
@@ -190,7 +191,7 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
     """The spec with data paths, and a model folder, made relative to the current directory instead of its file's."""
 
     def anchor(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if paths is None else tuple(p if Path(p).is_absolute() else str(folder / p) for p in paths)
+        return None if paths is None else tuple(anchored(p, folder) for p in paths)
 
     data: dict[str, Any] = {
         name: anchor(getattr(spec.data, name))

@@ -281,6 +281,23 @@ class Focal(Part):
 Loss = Annotated[CrossEntropy | Focal, Field(discriminator="kind")]
 
 
+class Augment(Part):
+    """Changed copies of training rows. They join the training rows only when they do no harm, unless the gate is open."""
+
+    operations: tuple[
+        Literal[
+            "keyboard", "swap_letters", "delete_letters", "insert_letters", "drop_words", "swap_words", "repeat_words", "lower_case",
+            "upper_case", "title_case", "random_capitals", "expand", "contract", "drop_marks", "add_marks", "spaces",
+        ],
+        ...,
+    ] = Field(min_length=1)  # fmt: skip
+    """What may be done to a copy; one of them is drawn for each. `tunesmith preview` shows examples."""
+    copies: int = Field(default=1, ge=1, le=20)
+    """Copies of each training row."""
+    gate: bool = True
+    """Keep the copies only when a regression on frozen features scores no worse on validation with them than without."""
+
+
 class Train(Part):
     """How the weights are fitted."""
 
@@ -314,6 +331,8 @@ class Train(Part):
     """What is minimised."""
     sampling: Literal["none", "balanced", "square_root"] = "none"
     """Draws of an epoch, as many as rows: each row once; classes equally often; or as often as the square root of their rows."""
+    augment: Augment | None = None
+    """Changed copies of training rows; none when left out."""
     evaluations_per_epoch: int = Field(default=1, ge=1, le=1000)
     """How often the validation score is taken in an epoch."""
     patience: int | None = Field(default=3, ge=1)

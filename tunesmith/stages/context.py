@@ -28,7 +28,7 @@ from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
 
 SPLITS = ("train", "validation", "test")
-STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "train", "evaluate", "document")
+STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "document")
 
 
 def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
@@ -108,13 +108,39 @@ class Context:
             return Training(rows, self.task.targets(corrected.with_columns(label=pl.coalesce("suggested", "label"))), None)
         return Training(rows, targets, np.array([rule.weight if row in found else 1.0 for row in rows], np.float32))
 
+    @cached_property
+    def copies(self) -> pl.DataFrame:
+        """The changed copies of training rows that are trained on; only after the augment stage."""
+        path = self.rundir.path / "data/augmented.parquet"
+        return pl.read_parquet(path) if self.spec.train.augment else self.table("train").clear().with_columns(pl.lit("").alias("from"))
+
+    def targets_of(self, ids: pl.Series) -> np.ndarray:
+        """Targets of training rows by id, after what the spec says about suspect labels."""
+        known = self.table("train")["id"].gather(self.training.rows)
+        place_of = {row: place for place, row in enumerate(known)}
+        return np.asarray(self.training.targets[[place_of[row] for row in ids]])
+
+    def encoded(self, rows: pl.DataFrame) -> Encoding:
+        """Rows without their labels as token ids of at most model.max_length."""
+        assert self.spec.model.max_length, "resolved specs have a length"
+        return self.task.encode(rows.drop("label"), self.processor, self.spec.model.max_length)
+
     def training_encoding(self) -> Encoding:
-        """`training` as encoded rows."""
+        """`training` and `copies` as encoded rows."""
         whole, training = self.encoding("train"), self.training
-        rows = [{**whole.rows[row], "labels": target} for row, target in zip(training.rows, training.targets, strict=True)]
-        if training.weights_N is not None:
-            rows = [{**row, "weight": weight} for row, weight in zip(rows, training.weights_N.tolist(), strict=True)]
-        return Encoding(rows, [whole.lengths[row] for row in training.rows], whole.cut)
+        rows = [whole.rows[row] for row in training.rows]
+        lengths = [whole.lengths[row] for row in training.rows]
+        targets, weights = list(training.targets), None if training.weights_N is None else training.weights_N.tolist()
+        if len(self.copies):
+            more = self.encoded(self.copies)
+            rows, lengths, targets = rows + more.rows, lengths + more.lengths, targets + list(self.targets_of(self.copies["from"]))
+            if weights is not None:
+                known = dict(zip(self.table("train")["id"].gather(training.rows), weights, strict=True))
+                weights += [known[row] for row in self.copies["from"]]
+        labelled = [{**row, "labels": target} for row, target in zip(rows, targets, strict=True)]
+        if weights is not None:
+            labelled = [{**row, "weight": weight} for row, weight in zip(labelled, weights, strict=True)]
+        return Encoding(labelled, lengths, whole.cut)
 
     @property
     def higher_is_better(self) -> bool:

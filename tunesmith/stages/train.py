@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from tunesmith.core.records import Finding, Progress
@@ -74,7 +76,13 @@ def _trained_features(context: Context, wanted: set[int] | None = None) -> tuple
     chosen = [number for number, row in enumerate(training.rows) if row in place_of]
     rows = [training.rows[number] for number in chosen]
     weights_N = None if training.weights_N is None else training.weights_N[chosen]
-    return features["head_input"][[place_of[row] for row in rows]], Training(rows, training.targets[chosen], weights_N)
+    chosen_NE, targets = features["head_input"][[place_of[row] for row in rows]], training.targets[chosen]
+    if wanted is None and len(context.copies):
+        chosen_NE = torch.cat([chosen_NE, load_features(context.rundir.path, "augmented")["head_input"]])
+        targets = np.concatenate([targets, context.targets_of(context.copies["from"])])
+        if weights_N is not None:
+            weights_N = np.array([row["weight"] for row in context.training_encoding().rows], np.float32)
+    return chosen_NE, Training(rows, targets, weights_N)
 
 
 def _penalty(context: Context, model: Any) -> Penalty:
@@ -125,7 +133,7 @@ def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> 
         score=context.score,
         higher_is_better=context.higher_is_better,
         folder=context.rundir.path / "checkpoints",
-        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed", "certify", "inspect"))),
+        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed", "certify", "inspect", "augment"))),
         watch=context.watch,
         stop=context.stop,
     )

@@ -15,6 +15,8 @@ import polars as pl
 from torch import Tensor
 
 Batch = dict[str, Tensor]
+FOR_THE_LOSS = ("labels", "weights")
+"""What of a batch is not given to the model."""
 Encoded = dict[str, Any]  # one row: input ids as a list of int, and the target in the form that `collate` wants
 Processor = Any  # a transformers tokenizer
 
@@ -45,7 +47,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded]) -> Batch:
-        """One padded batch, ready for `model(**batch)` without its "labels"."""
+        """One padded batch, ready for `model(**batch)` without what is FOR_THE_LOSS."""
 
     @property
     @abstractmethod
