@@ -264,7 +264,8 @@ def _infer_label(table: pl.DataFrame, text: Sequence[str], why: dict[str, str]) 
     fitting = {name: count for name, count in classes.items() if count and 2 <= count <= max(20, table.height // 10)}
     if not fitting:
         return None
-    best = min(fitting, key=lambda name: (table.schema[name] != pl.String, fitting[name]))
+    kinds = dict(table.schema)
+    best = min(fitting, key=lambda name: (kinds[name] != pl.String, fitting[name]))
     why[best] = f"few different values: {fitting[best]} in {table.height} rows"
     return best
 

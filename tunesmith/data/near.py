@@ -26,9 +26,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHINGLE = 4
 PERMUTATIONS = 120
 MOST_MISSED = 1e-3
-BAND_COMPARISONS = 2_000_000
+BAND_COMPARISONS = 1_500_000
 MOST_PAIRS = 10_000_000
-FEWEST_NEIGHBOURS, FEWEST_PARTNERS = 2, 8
+FEWEST_NEIGHBOURS, FEWEST_PARTNERS = 1, 8
 CHUNK_CHARACTERS = 500_000
 CHUNK_PAIRS = 100_000
 ESTIMATE_SLACK = 0.15  # four standard errors of an estimate from 120 permutations
@@ -43,7 +43,7 @@ class NearDuplicates:
     left_K, right_K, jaccard_K: pairs of groups (left < right) at or above `threshold`, with their exact similarity.
     missed: probability that a pair exactly at the threshold was not looked at; pairs above it are missed less often.
     crowded: texts with so many look-alikes that not all were compared. Time and memory stay bounded: a band makes at most
-        two million comparisons (but two for each text), and ten million pairs are kept (but eight for each text).
+        one and a half million comparisons (but one for each text), and ten million pairs are kept (but eight for each text).
     """
 
     group_N: Array

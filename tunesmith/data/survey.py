@@ -13,11 +13,11 @@ from tunesmith.data.near import whole_text
 from tunesmith.data.personal import scan
 from tunesmith.data.writing import writing
 
-SURVEY_ROWS = 100_000
+SURVEY_ROWS = 20_000
 
 
 def survey(splits: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """JSON-ready facts of the first 100,000 rows of each split by content hash: `rows` says how many were looked at."""
+    """JSON-ready facts of the first 20,000 rows of each split by content hash: `rows` says how many were looked at."""
     sampled = {name: rows.sort("id").head(SURVEY_ROWS) for name, rows in splits.items()}
     texts = pl.concat([whole_text(rows) for rows in sampled.values()])
     found = {

@@ -95,8 +95,9 @@ def _column(place: Place) -> tuple[str, str] | None:
     if head is None:
         return None
     names = sorted(head.columns, key=lambda name: PATHS.index(name.lower()) if name.lower() in PATHS else len(PATHS))
+    kinds = dict(head.schema)  # asked once: a schema of thousands of columns is made anew for each question
     for name in names:
-        values = head[name].drop_nulls().to_list() if head.schema[name] == pl.String and name != SOURCE else []
+        values = head[name].drop_nulls().to_list() if kinds[name] == pl.String and name != SOURCE else []
         for word, endings in (("image", IMAGES), ("audio", AUDIO)):
             if values and sum(ending_of(value.strip()) in endings for value in values) >= SHARE * len(values):
                 return name, word
