@@ -20,7 +20,7 @@ from tunesmith.tasks.base import Encoding
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
-CERTIFICATE_ROWS = 100_000
+CERTIFICATE_ROWS = 50_000
 CLASS_ROWS = 5
 ALL_ROWS = sys.maxsize
 
