@@ -184,3 +184,20 @@ def test_folds_of_units_are_nearly_equal(multi: bool) -> None:
     units = units_of(frame["id"], rng.integers(0, 150, 600))
     sizes = np.bincount(folds(frame["label"], units, 0, 5))
     assert sizes.min() > 90
+
+
+def test_a_giant_cluster_is_not_moved_to_a_split_for_its_class() -> None:
+    labels = ["a", "b"] * 100 + ["c"] * 102
+    frame = table(labels)
+    units = units_of(frame["id"], np.array([*range(200), *[200] * 100, 201, 202]))
+    for seed in range(20):
+        done = split(frame, units, seed, Shares(0.1, 0.1))
+        assert set(frame["id"][200:300]) <= set(done.train["id"])
+        assert all(part.filter(pl.col("label") == "c").height == 1 for part in (done.validation, done.test))
+
+
+def test_late_rows_of_early_units_are_counted() -> None:
+    frame = table(["a", "b"] * 50)
+    units = units_of(frame["id"], np.array([*range(99), 0]))
+    assert split_by_time(frame, units, np.arange(100), Shares(0.1, 0.1)).late == 1
+    assert split_by_time(frame, units_of(frame["id"]), np.arange(100), Shares(0.1, 0.1)).late == 0

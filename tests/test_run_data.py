@@ -256,3 +256,61 @@ def test_a_preview_shows_before_and_after(tmp_path: Path, tiny_bert: Path) -> No
     assert code == 0 and said.count("upper_case") == 3
     (tmp_path / "u.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert)))
     assert call("preview", tmp_path / "u.yaml")[0] == 2
+
+
+def test_groups_of_other_types_are_the_same_groups(tmp_path: Path, tiny_bert: Path) -> None:
+    train = tiny.table(60).with_columns(g=pl.Series([n % 20 for n in range(60)]))
+    test = tiny.table(30, seed=5).with_columns(pl.col("text") + " new", g=pl.Series([None, *[float(n % 20) for n in range(1, 30)]]))
+    train.write_parquet(tmp_path / "train.parquet")
+    test.write_parquet(tmp_path / "test.parquet")
+    data = {"train": str(tmp_path / "train.parquet"), "test": str(tmp_path / "test.parquet"), "group": "g"}
+    prepared = prepare(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert, data=data)))
+    assert (
+        prepared.search.leaks.filter((pl.col("kind") == "group") & (pl.col("split") == "test"))["id"].n_unique() == len(prepared.test) - 1
+    )
+
+
+def test_what_a_reviewer_decided_is_not_suspected_again(tmp_path: Path, tiny_bert: Path) -> None:
+    noisy().write_csv(tmp_path / "noisy.csv")
+    data = {"train": str(tmp_path / "noisy.csv")}
+    first = run(tmp_path, tiny_bert, data=data, strategy={"kind": "features"})
+    suspects = pl.read_parquet(first.path / "data/suspects.parquet")
+    review = suspects.select(
+        "id", text=pl.lit(""), given_label="given", suggested_label="suggested", decision=pl.lit("keep"), reviewer=pl.lit("Bo")
+    )
+    review.write_csv(tmp_path / "kept.csv")
+    review.head(1).with_columns(decision=pl.lit("drop")).write_csv(tmp_path / "later.csv")
+    data |= {"decisions": [str(tmp_path / "kept.csv"), str(tmp_path / "later.csv")], "suspects": {"kind": "drop"}}
+    again = run(tmp_path, tiny_bert, name="again", data=data, strategy={"kind": "features"})
+    assert not set(pl.read_parquet(again.path / "data/suspects.parquet")["id"]) & set(suspects["id"])
+    assert again.findings["data/decisions/drop"].value == 1  # the later file overrules
+
+
+def test_one_group_alone_cannot_be_judged_and_does_not_stop_the_run(tmp_path: Path, tiny_bert: Path) -> None:
+    names = ["site"] * 60 + ["v"] * 20 + ["t"] * 20
+    tiny.table(100).with_columns(g=pl.Series(names), part=pl.Series(["train"] * 60 + ["val"] * 20 + ["test"] * 20)).write_csv(
+        tmp_path / "g.csv"
+    )
+    data = {"train": str(tmp_path / "g.csv"), "group": "g", "split": {"kind": "column", "column": "part"}, "suspects": {"kind": "drop"}}
+    done = run(tmp_path, tiny_bert, data=data, strategy={"kind": "features"})
+    assert done.findings["labels/judged"].value == 0
+    assert "No label was judged" in (done.path / "report.html").read_text("utf-8")
+
+
+def test_copies_that_change_nothing_end_the_stage_not_the_run(tmp_path: Path, tiny_bert: Path) -> None:
+    done = run(tmp_path, tiny_bert, train={"augment": {"operations": ["lower_case"]}, "epochs": 1}, strategy={"kind": "layers", "top": 1})
+    assert done.findings["augment/kept"].value == 0
+    data = {"near_duplicates": None, "suspects": None}
+    train = {"augment": {"operations": ["drop_words"]}, "epochs": 1}
+    bare = run(tmp_path, tiny_bert, name="bare", data=data, train=train, strategy={"kind": "layers", "top": 1}, evaluate={"baselines": []})
+    assert bare.findings["augment/copies"].value > 0  # type: ignore[operator]
+
+
+def test_an_edited_certificate_is_caught(tmp_path: Path, tiny_bert: Path) -> None:
+    from tunesmith.document.recompute import check_scores
+
+    done = run(tmp_path, tiny_bert, strategy={"kind": "features"})
+    path = done.path / "data/certificate.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, "clean_test_rows": content["clean_test_rows"] + 1}), "utf-8")
+    assert [c.status for c in check_scores(RunDir(done.path)) if c.what == "data/certificate.json"] == ["mismatch"]

@@ -165,11 +165,13 @@ def moments(column: pl.Series) -> pl.Series:
 
 
 def _group_names(column: pl.Series) -> pl.Series:
-    """Groups as text; null for an empty cell."""
+    """Groups as text; null for an empty cell; whole numbers without their decimals."""
     if column.dtype.is_nested() or column.dtype == pl.Binary:
         raise DataError(Issue(f"column {column.name!r}", "must hold one group a row", str(column.dtype), "Choose another with data.group."))
     text = column.cast(pl.String).str.strip_chars()
-    return text.set(text == "", None)
+    text = text.set(text == "", None)
+    whole = text.drop_nulls().str.contains(WHOLE_NUMBER).all()  # 7 in one table and 7.0 in another are one group
+    return text.str.replace(r"\.0*$", "") if whole else text
 
 
 def _places(column: pl.Series) -> pl.Series:

@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 
-from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.clean import empty_dropped, in_order, without_reviewed
 from tunesmith.data.profile import label_counts
@@ -30,7 +29,7 @@ def decide(kept: dict[str, pl.DataFrame], data: Data) -> tuple[dict[str, pl.Data
     """The tables after the decisions of the review files; the rows dropped by them; what was decided by whom.
 
     Raises:
-        DataError: a file cannot be read, or two files contradict each other.
+        DataError: a file cannot be read.
     """
     if data.decisions is None:
         return kept, empty_dropped(), Decided(None)
@@ -51,27 +50,15 @@ def decide(kept: dict[str, pl.DataFrame], data: Data) -> tuple[dict[str, pl.Data
         "undecided": sum(found.undecided for found in read),
         "unusable": sum(len(found.issues) for found in read),
         "reviewers": _reviewers(decided),
+        "stay": sorted(d.id for d in decided.values() if d.action != "drop"),
     }
     issues = tuple(replace(issue, fatal=False) for found in read for issue in found.issues)
     return out, pl.concat(gone), Decided(told, issues)
 
 
 def merged_decisions(files: Sequence[Mapping[str, Decision]]) -> dict[str, Decision]:
-    """The decisions of several files as one.
-
-    Raises:
-        DataError: with every row on which two files disagree.
-    """
-    merged: dict[str, Decision] = {}
-    issues = []
-    for decision in (d for decided in files for d in decided.values()):
-        before = merged.setdefault(decision.id, decision)
-        if (before.action, before.labels) != (decision.action, decision.labels):
-            found = f"{before.action} ({before.where}) and {decision.action} ({decision.where})"
-            issues.append(Issue(f"row {decision.id}", "must have one decision", found, "Leave one, and empty the other."))
-    if issues:
-        raise DataError(issues)
-    return merged
+    """The decisions of several files as one; a later file overrules an earlier one."""
+    return {row: decision for decided in files for row, decision in decided.items()}
 
 
 def _reviewers(decided: Mapping[str, Decision]) -> list[dict[str, Any]]:

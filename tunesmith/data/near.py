@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import bdtr
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -86,13 +87,16 @@ def canonical_text(texts: pl.Series) -> pl.Series:
 
 
 def banding(threshold: float) -> tuple[int, int, float]:
-    """Rows of a band, bands, and the probability of missing a pair at the threshold: the longest bands that keep it below 0.1 %."""
+    """Rows of a band, bands, and the probability of missing a pair at the threshold: the longest bands that keep it below
+    0.1 %, and what the estimate from the sketches lets go."""
     for rows in range(PERMUTATIONS, 1, -1):
         bands = PERMUTATIONS // rows
         missed = (1 - threshold**rows) ** bands
         if missed <= MOST_MISSED:
-            return rows, bands, missed
-    return 1, PERMUTATIONS, (1 - threshold) ** PERMUTATIONS
+            break
+    # A candidate is let go when fewer of its minima agree than the threshold less the slack: a binomial tail.
+    agreeing = np.ceil((threshold - ESTIMATE_SLACK) * PERMUTATIONS) - 1
+    return rows, bands, missed + float(bdtr(agreeing, PERMUTATIONS, threshold))
 
 
 def connected(left_K: Array, right_K: Array, nodes: int) -> Array:

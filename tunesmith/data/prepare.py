@@ -226,7 +226,9 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
     for name in SPLITS:
         if splits[name].height == 0:
             remedy = "Add labelled rows: a class needs three to be in every split." if not data.model_dump()[name] else "Check that table."
-            if parts.units < len(splits["train"]) / 2:
+            if isinstance(data.split, ByTime):
+                remedy = "Too many rows share a moment to be cut there: choose another data.split, or give the tables."
+            elif parts.units < len(splits["train"]) / 2:
                 remedy = f"All rows belong to {parts.units} clusters of near-duplicates or groups, which are never cut: {APART}"
             issues.append(Issue(f"the {name} split", "must have rows", f"none{after}", remedy))
     classes = label_counts(splits["train"]["label"])
@@ -243,6 +245,10 @@ APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null t
 def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], parts: Split) -> list[Issue]:
     """What does not stop a run but should be known before its score is believed."""
     issues = []
+    if parts.late:
+        found = f"{parts.late} that are not"
+        remedy = "They belong to clusters or groups that begin earlier, which are never cut."
+        issues.append(Issue("data.split", "should have training rows older than the test", found, remedy, fatal=False))
     if parts.large:
         found = f"{parts.large} that are larger"
         remedy = f"They stay in training, whole. If they are not really alike, {APART}"

@@ -4,14 +4,15 @@ By hash: u = hash(seed, key of the unit) in [0, 1): test if u < test share, vali
 share, else train; so a row keeps its place when other rows are added. A unit with more rows than a split is to have
 stays in train. For stratified splits every class with three units or more gets a unit in each split: the one of
 smallest u moves. Classes with fewer stay in train.
-By time: the units that begin last are the test, those before them validation.
+By time: the units that begin last are the test, those before them validation. A unit counts as of its earliest row, so later
+rows of an early unit stay in train; they are counted.
 
 Shape suffixes: N = rows, U = units.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -54,7 +55,7 @@ class Shares:
 class Split:
     """The rows of each split in the order of the table; how many units there were, and what the rules did.
 
-    `large` units stayed in train for their size.
+    `large` units stayed in train for their size; `late` training rows are not older than the test (splits by time).
     """
 
     train: pl.DataFrame
@@ -62,6 +63,7 @@ class Split:
     test: pl.DataFrame
     units: int
     moved: int = 0
+    late: int = 0
     large: int = 0
     rare_classes: tuple[str, ...] = ()
     rare_rows: int = 0
@@ -100,7 +102,9 @@ def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, strati
     rare_units = pairs.filter(pl.col("label").is_in(rare))["unit"].unique().to_numpy()
     places_U = natural_U.copy()
     places_U[rare_units] = TRAIN
-    _give_every_class(places_U, units_U, pairs.filter(~pl.col("label").is_in(rare)), shares.made)
+    most = min(share for share in (shares.test, shares.validation, 1.0) if share > 0) * len(rows)
+    oversized_U = np.where(units.rows_U > max(most, 1), units.rows_U, 0)
+    _give_every_class(places_U, (oversized_U, units_U), pairs.filter(~pl.col("label").is_in(rare)), shares.made)
     changed_U = places_U != natural_U
     changed_U[rare_units] = False
     in_rare_N = np.isin(units.unit_N, rare_units)
@@ -126,7 +130,9 @@ def split_by_time(rows: pl.DataFrame, units: Units, times_N: Array, shares: Shar
     before = np.cumsum(np.bincount(step_U, weights=units.rows_U, minlength=len(moments)))
     share = before / max(len(rows), 1)
     step_place = np.where(share > 1 - shares.test, TEST, np.where(share > 1 - shares.test - shares.validation, VALIDATION, TRAIN))
-    return _parted(rows, units, step_place[step_U])
+    parts = _parted(rows, units, step_place[step_U])
+    first = times_N[step_place[step_U][units.unit_N] == TEST].min(initial=np.iinfo(np.int64).max)
+    return replace(parts, late=int((times_N[step_place[step_U][units.unit_N] == TRAIN] >= first).sum()))
 
 
 def folds(label: pl.Series, units: Units, seed: int, count: int) -> Array:
@@ -164,10 +170,10 @@ def _classes_of_units(label: pl.Series, unit_N: Array) -> pl.DataFrame:
     return table.unique()
 
 
-def _give_every_class(places_U: Array, units_U: Array, pairs: pl.DataFrame, made: list[int]) -> None:
+def _give_every_class(places_U: Array, order: tuple[Array, Array], pairs: pl.DataFrame, made: list[int]) -> None:
     """Move units, in place, until every class of `pairs` has one in train and in each split that is made, as far as units go round.
 
-    A unit is only taken from where none of its classes is then missing.
+    A unit is only taken from where none of its classes is then missing. Units go in `order`: those not larger than a split first, by u.
     """
     places = pl.Series("place", places_U[pairs["unit"].to_numpy()])
     present = pairs.with_columns(places).group_by("label").agg(pl.col("place").n_unique()).sort("label")
@@ -175,7 +181,8 @@ def _give_every_class(places_U: Array, units_U: Array, pairs: pl.DataFrame, made
     if not lacking:
         return
     classes_of = dict(pairs.group_by("unit").agg("label").iter_rows())
-    units_of_class = {label: sorted(units, key=lambda u: units_U[u]) for label, units in pairs.group_by("label").agg("unit").iter_rows()}
+    by_class = pairs.group_by("label").agg("unit").iter_rows()
+    units_of_class = {label: sorted(units, key=lambda u: (order[0][u], order[1][u])) for label, units in by_class}
     left = {label: np.bincount(places_U[units], minlength=3) for label, units in units_of_class.items()}
     for label in lacking:
         for place in (*made, TRAIN):

@@ -56,6 +56,17 @@ def _certificate(run: RunDir) -> Iterator[Check]:
         yield Check(1, "data/certificate.json", "skipped", "near-duplicates were not looked for")
         return
     parts = [pl.read_parquet(run.path / f"data/{name}.parquet") for name in NAMES]
+    leaks = pl.read_parquet(run.path / "data/leaks.parquet")
+    counted = {name: len(leaking(leaks, name)) for name in ("test", "validation")}
+    counted |= {"clean": len(parts[2]) - counted["test"], "exact": len(parts[2].join(pl.concat(parts[:2]), on="id", how="semi"))}
+    stated = {**content["leaking"], "clean": content["clean_test_rows"], "exact": content["exact"]["pairs"]}
+    if counted != stated:
+        yield Check(1, "data/certificate.json", "mismatch", f"{stated} recorded, {counted} counted again from data/leaks.parquet")
+        return
+    if content["jaccard"]["crowded_rows"]:
+        detail = "rows in crowds were compared with a part of their crowd; a search of the splits alone compares other parts"
+        yield Check(1, "data/certificate.json", "skipped", detail)
+        return
     rows = pl.concat(parts)
     near = near_duplicates(whole_text(rows), content["jaccard"]["threshold"])
     places_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])

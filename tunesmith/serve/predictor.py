@@ -112,7 +112,8 @@ class Predictor:
 
     def _with_predictions(self, rows: pl.DataFrame, top: int) -> pl.DataFrame:
         texts = text_columns(rows, self.columns).drop("source")
-        usable = texts.select(pl.all_horizontal(pl.all().is_not_null() & (pl.all().str.strip_chars() != ""))).to_series()
+        cleaned = uniform_texts(texts, self.spec.data).select(cleaned_text(pl.all()))
+        usable = cleaned.select(pl.all_horizontal(pl.all() != "")).to_series()
         index = usable.arg_true()
         predicted = self.predict_frame(texts.filter(usable)) if len(index) else None
         schema = self._schema(top)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 SQLITE = re.compile(r"(sqlite(?:\+\w+)?://)/([^/?][^?]*)(.*)", re.IGNORECASE | re.DOTALL)
-PASSWORD = re.compile(r"[^/?#]*://[^/?#@:]*:[^/?#]+@")
+PASSWORD = re.compile(r"[^/?#]*://[^/?#@:]*:[^?#]+@|.*[?&;](password|passwd|pwd|token|secret|access_key)=[^&]", re.IGNORECASE)
 
 
 def is_address(path: str) -> bool:

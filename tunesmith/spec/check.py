@@ -20,7 +20,7 @@ LOOP_ONLY = (
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_training(spec), *_augment(spec), *_metric(spec, metrics)]
+    return [*_files(spec), *_data(spec), *_training(spec), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -111,16 +111,12 @@ def _training(spec: Spec) -> list[Issue]:
         issues.append(Issue("train.label_smoothing", "must be 0 with the focal loss", str(spec.train.label_smoothing), remedy))
     if spec.data.multi_label and spec.train.sampling != "none":
         issues.append(Issue("train.sampling", "must be none with multi_label: true", spec.train.sampling, "Remove it."))
+    if spec.train.sampling != "none" and spec.train.class_weights == "balanced":
+        found = f"class_weights: balanced and sampling: {spec.train.sampling}"
+        issues.append(Issue("train.sampling", "must not correct for rare classes a second time", found, "Remove one of them."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
     return issues
-
-
-def _augment(spec: Spec) -> list[Issue]:
-    if spec.train.augment is None or (spec.data.near_duplicates is not None or spec.data.suspects is not None or spec.evaluate.baselines):
-        return []
-    remedy = "Leave data.near_duplicates, data.suspects or the baseline features at their defaults."
-    return [Issue("train.augment", "needs frozen features of the training rows", "nothing that makes them", remedy)]
 
 
 def _metric(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.core.records import Finding, Progress, Source
 from tunesmith.core.rundir import StageWriter
 from tunesmith.data.augment_text import augmented
+from tunesmith.data.near import canonical_text, whole_text
 from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.intervals import Estimate, Resampling, paired_differences
 from tunesmith.evaluate.metrics import metrics_for
@@ -33,6 +34,14 @@ def augment(context: Context, stage: StageWriter) -> None:
     made = augmented(rows, rule.operations, rule.copies, context.given.seed)
     unchanged = int(made["unchanged"].sum())
     made = made.filter(~pl.col("unchanged")).drop("unchanged")
+    held_out = canonical_text(pl.concat([whole_text(context.table(split)) for split in ("validation", "test")]))
+    known = canonical_text(whole_text(made)).is_in(held_out.implode())
+    made = made.filter(~known)
+    left_out = Finding("augment/in_other_split", "Copies left out because validation or test has their text", int(known.sum()), "rows")
+    stage.find(Finding("augment/unchanged", "Copies left out because nothing changed in them", unchanged, "rows", len(rows)), left_out)
+    if not len(made):
+        _nothing(context, stage, made)
+        return
     targets = context.targets_of(made["from"])
     features = frozen_features(
         build_model(context.spec, context.task), context.task, context.encoded(made), context.rows_watch("augment", "copies")
@@ -51,13 +60,20 @@ def augment(context: Context, stage: StageWriter) -> None:
     used_by = json.dumps(dict(sorted(made["operations"].explode(empty_as_null=True).drop_nulls().value_counts().iter_rows())))
     stage.find(
         Finding("augment/copies", "Changed copies of training rows", len(made), "rows", len(rows), artefact=artefact, note=used_by),
-        Finding("augment/unchanged", "Copies left out because nothing changed in them", unchanged, "rows", len(rows)),
         Finding("augment/difference", claim, difference.value, "", n, difference.interval, source, note=difference.note),
         Finding(
             "augment/kept", "Copies that were trained on", len(used), "rows", len(made), artefact=artefact, note=_said(rule.gate, worse)
         ),
     )
     context.watch(Progress("augment", 1, 1, note=f"{len(used)} copies kept: {_said(rule.gate, worse)}"))
+
+
+def _nothing(context: Context, stage: StageWriter, made: pl.DataFrame) -> None:
+    note = "no operation changed a text that may be used"
+    stage.write("data/augmented.parquet", made.write_parquet)
+    stage.find(Finding("augment/copies", "Changed copies of training rows", 0, "rows", note=note))
+    stage.find(Finding("augment/kept", "Copies that were trained on", 0, "rows", note=note))
+    context.watch(Progress("augment", 1, 1, note=note))
 
 
 def _said(gate: bool, worse: bool) -> str:

@@ -96,9 +96,10 @@ class Context:
         """The training rows after what the spec says about suspect labels; only after the inspect stage."""
         table, rule = self.table("train"), self.given.data.suspects
         targets, rows = self.task.targets(table), list(range(len(table)))
-        if rule is None or isinstance(rule, ReportSuspects):
+        path = self.rundir.path / "data/suspects.parquet"
+        if rule is None or isinstance(rule, ReportSuspects) or not path.exists():
             return Training(rows, targets, None)
-        suspects = pl.read_parquet(self.rundir.path / "data/suspects.parquet")
+        suspects = pl.read_parquet(path)
         found = set(suspects["row"])
         if isinstance(rule, DropSuspects):
             kept = [row for row in rows if row not in found]

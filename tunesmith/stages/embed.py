@@ -51,7 +51,7 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
-    compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None
+    compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
     wants = {
         ALL_ROWS: everything,
         CERTIFICATE_ROWS: compared,

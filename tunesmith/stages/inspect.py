@@ -6,7 +6,7 @@ Everything comes from regressions on frozen features. What is done with suspect 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +21,7 @@ from tunesmith.data.labels import (
     Suspects,
     class_overlap,
     conflicting_neighbours,
+    noise_of,
     out_of_fold,
     out_of_fold_loss,
     suspects_multi_label,
@@ -32,6 +33,7 @@ from tunesmith.data.outliers import outliers, training_outliers
 from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
 from tunesmith.data.split import folds, units_of
+from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
@@ -64,6 +66,11 @@ def inspect(context: Context, stage: StageWriter) -> None:
         context.watch(Progress("inspect", 1, 1, note="nothing to do: data.suspects is null"))
         return
     judged = _judge(context)
+    if judged is None:
+        note = "all training rows are one group: there are no two folds to judge with"
+        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
+        context.watch(Progress("inspect", 1, 1, note=note))
+        return
     table = _suspects_table(context, judged)
     stage.write("data/suspects.parquet", table.write_parquet)
     _write_review(context, stage, judged)
@@ -73,8 +80,8 @@ def inspect(context: Context, stage: StageWriter) -> None:
     context.watch(Progress("inspect", 1, 1, note=f"{content['suspects']['rows']} labels are probably wrong"))
 
 
-def _judge(context: Context) -> Judged:
-    """Out-of-fold answers on the training rows, the strength chosen by their log loss, and the suspects."""
+def _judge(context: Context) -> Judged | None:
+    """Out-of-fold answers on the training rows, the strength chosen by their log loss, and the suspects; None without two folds."""
     loaded = load_features(context.rundir.path, "train")
     wanted = set(sample_rows(context, BASELINE_ROWS))
     places = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
@@ -85,6 +92,8 @@ def _judge(context: Context) -> Judged:
     clusters_N = near_duplicates(whole_text(table), near.jaccard).clusters_N if near else None
     units = units_of(table["id"], clusters_N, table["group"] if "group" in table.columns else None)
     folds_N = folds(table["label"], units, context.given.seed, FOLDS)
+    if len(np.unique(folds_N)) < 2:
+        return None
     found = []
     for number, strength in enumerate(STRENGTHS):
         context.watch(Progress("inspect", number, len(STRENGTHS), note=f"{FOLDS} folds, regression with strength {strength:g}"))
@@ -95,8 +104,25 @@ def _judge(context: Context) -> Judged:
     if targets.ndim == 1:
         suspects = suspects_single(targets, out.probabilities_NC, out.judged_N)
     else:
-        suspects = suspects_multi_label(targets.astype(np.int64), out.probabilities_NC)
+        suspects = _judged_alone(suspects_multi_label(targets.astype(np.int64), out.probabilities_NC), folds_N, set(out.missing))
+    decided = set(_decided(context))
+    ids = table["id"]
+    suspects = replace(suspects, suspects=tuple(s for s in suspects.suspects if ids[s.row] not in decided))
     return Judged(rows, features_NE, targets, out.probabilities_NC, out.judged_N, strength, suspects)
+
+
+def _judged_alone(found: Suspects, folds_N: np.ndarray, missing: set[tuple[int, int]]) -> Suspects:
+    """Without suspects of labels that no row outside their fold carries: nothing could be learned about those."""
+    kept = tuple(s for s in found.suspects if (int(folds_N[s.row]), s.part) not in missing)
+    unjudged = sum(int((folds_N == fold).sum()) for fold, _ in missing)
+    noise = noise_of(len(kept), max(found.noise.n - unjudged, len(kept)), found.noise.inferred, found.noise.joint_CC)
+    return replace(found, suspects=kept, noise=noise, not_judged=found.not_judged + unjudged)
+
+
+def _decided(context: Context) -> list[str]:
+    """Ids of rows whose label a reviewer has confirmed or given: they are not suspected again."""
+    profile = json.loads((context.rundir.path / "data/profile.json").read_text("utf-8"))
+    return list(profile["decisions"]["stay"]) if profile["decisions"] else []
 
 
 def _fitted(context: Context, features_NE: Tensor, targets: np.ndarray, penalty: Penalty) -> Any:
@@ -201,10 +227,12 @@ def _outliers(context: Context, judged: Judged) -> dict[str, Any]:
 def _curve(context: Context, judged: Judged) -> dict[str, Any] | None:
     """The validation score of a regression on growing parts of the training rows, and what a power law makes of it."""
     held_out = load_features(context.rundir.path, "validation")["mean"]
-    rows = min(len(judged.rows), CURVE_ROWS)
-    ids = context.table("train")[judged.rows]["id"].to_list()[:rows]
+    names = context.table("train")[judged.rows]["id"]
+    first = names.arg_sort()[:CURVE_ROWS].to_numpy()  # by content hash: a random part, whatever the order of the file
+    rows, ids = len(first), names.gather(first).to_list()
 
-    def score(chosen: np.ndarray) -> float:
+    def score(numbers: np.ndarray) -> float:
+        chosen = first[numbers]
         targets = judged.targets[chosen]
         if len(np.unique(targets)) < 2:
             return float("nan")
@@ -215,7 +243,9 @@ def _curve(context: Context, judged: Judged) -> dict[str, Any] | None:
 
     context.watch(Progress("inspect", len(STRENGTHS), len(STRENGTHS), note="learning curve on frozen features"))
     curve = learning_curve(ids, score, curve_sizes(rows), CURVE_DRAWS, context.given.seed)
-    law = fit_power_law(curve, seed=context.given.seed, higher_is_better=context.higher_is_better)
+    metric = metrics_for(context.given.data.multi_label)[str(context.spec.evaluate.metric)]
+    bounds = (metric.lower, np.inf if metric.upper is None else metric.upper)
+    law = fit_power_law(curve, bounds, context.given.seed, context.higher_is_better)
     forecasts = [] if law is None else [{"rows": f.rows, "score": f.score, "interval": list(f.interval)} for f in law.forecasts[1:]]
     sizes = sorted({p.rows for p in curve.points})
     means = [[size, float(np.mean([p.score for p in curve.points if p.rows == size]))] for size in sizes]
@@ -245,9 +275,10 @@ def _findings(content: dict[str, Any], artefact: Artefact) -> list[Finding]:
     claim = "Inverse regularisation of the judging regressions, by their log loss"
     out.append(Finding("labels/strength", claim, content["strength"], artefact=at("/strength")))
     if content["agreement"] is not None:
-        interval = wilson_interval(round(content["agreement"] * judged), judged)
+        n = suspects["labels"]
+        interval = wilson_interval(round(content["agreement"] * n), n)
         claim = "Share of training labels that a regression on frozen features agrees with, out of fold"
-        out.append(Finding("labels/agreement", claim, content["agreement"], n=judged, interval=interval, artefact=at("/agreement")))
+        out.append(Finding("labels/agreement", claim, content["agreement"], n=n, interval=interval, artefact=at("/agreement")))
     for split, entry in content["outliers"].items():
         claim = f"Rows of the {split} split unlike the training rows, by their nearest ones"
         out.append(Finding(f"outliers/{split}", claim, entry["rows"], "rows", entry["compared"], artefact=at(f"/outliers/{split}/rows")))

@@ -33,7 +33,7 @@ def relabelled_spec(run: RunDir, reviews: list[Path], name: str | None) -> Relab
     """The spec of `run` with the review files among its decisions; its paths count from the current directory, as the run's do.
 
     Raises:
-        DataError: a file cannot be read, decides nothing, or contradicts another.
+        DataError: a file cannot be read, or decides nothing.
     """
     ids = [identity for split in NAMES for identity in pl.read_parquet(run.path / f"data/{split}.parquet")["id"]]
     labels = json.loads((run.path / "data/labels.json").read_text("utf-8"))
