@@ -22,6 +22,7 @@ from tunesmith.data.labels import (
     suspects_single,
     suspects_tokens,
 )
+from tunesmith.data.outliers import nearest
 
 
 def planted(n: int = 300, classes: int = 3, share: float = 0.1, seed: int = 0) -> tuple[Any, Any, Any, Any]:
@@ -235,7 +236,7 @@ def test_planted_values_of_a_regression_are_found() -> None:
 
 def test_neighbours_that_disagree_are_the_evidence() -> None:
     features, noisy, wrong, _ = planted(300)
-    found = conflicting_neighbours(features, noisy, 9)
+    found = conflicting_neighbours(nearest(features, None, 9), noisy)
     rows = np.zeros(300, bool)
     rows[[c.row for c in found]] = True
     assert (rows & wrong).sum() >= 0.8 * max(wrong.sum(), rows.sum())
@@ -244,7 +245,7 @@ def test_neighbours_that_disagree_are_the_evidence() -> None:
         assert conflict.row not in conflict.neighbours and len(votes) == 9
         assert conflict.votes == (votes == conflict.other).sum() > 4 and conflict.other != conflict.given == noisy[conflict.row]
     assert [c.votes for c in found] == sorted((c.votes for c in found), reverse=True)
-    assert conflicting_neighbours(features[:1], noisy[:1]) == ()
+    assert conflicting_neighbours(nearest(features[:1], None, 9), noisy[:1]) == ()
 
 
 def test_confused_classes_come_first() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith.core.errors import DataError
 from tunesmith.data import outliers as module
-from tunesmith.data.outliers import distance_threshold, nearest, outliers, training_outliers
+from tunesmith.data.outliers import NEIGHBOURS, distance_threshold, nearest, outliers, training_outliers
 
 draws = st.integers(0, 10_000).map(np.random.default_rng)
 
@@ -57,17 +57,15 @@ def test_planted_outliers_are_named_first() -> None:
     train, test = cloud(500, 0), cloud(200, 1)
     planted = [7, 50, 180]
     test[planted] = np.random.default_rng(2).normal(size=(3, 16)) - np.eye(1, 16) * 2
-    found = outliers(test, train)
+    found = outliers(test, train, nearest(train, None, NEIGHBOURS))
     assert set(found.rows[:3].tolist()) == set(planted)
     assert (
         found.share <= 0.05 and found.interval[0] <= found.share == len(found.rows) / 200 <= found.interval[1] and found.expected <= 0.011
     )
     assert (np.diff(found.scores_Q[found.rows]) <= 0).all()
     assert found.neighbours.rows_QK.shape == (200, 10)
-    sentence = found.summary("test")
-    assert "of the test split" in sentence and f"{found.threshold:.3f}" in sentence
     train[3] = -train[3]
-    assert training_outliers(train).rows[0] == 3
+    assert training_outliers(nearest(train, None, NEIGHBOURS)).rows[0] == 3
 
 
 def test_outliers_in_training_do_not_move_the_threshold_much() -> None:
@@ -78,10 +76,10 @@ def test_outliers_in_training_do_not_move_the_threshold_much() -> None:
 
 
 def test_too_few_rows_and_bad_features_are_said() -> None:
-    lonely = training_outliers(np.ones((1, 3)))
+    lonely = training_outliers(nearest(np.ones((1, 3)), None, NEIGHBOURS))
     assert not len(lonely.rows) and "fewer than two" in lonely.note
-    assert not len(outliers(np.ones((2, 3)), np.ones((1, 3))).rows)
-    assert outliers(np.zeros((0, 3)), np.ones((4, 3))).share == 0.0
+    assert not len(outliers(np.ones((2, 3)), np.ones((1, 3)), nearest(np.ones((1, 3)), None, NEIGHBOURS)).rows)
+    assert outliers(np.zeros((0, 3)), np.ones((4, 3)), nearest(np.ones((4, 3)), None, NEIGHBOURS)).share == 0.0
     zeros = nearest(np.zeros((1, 3)), np.ones((4, 3)), 2)
     assert (zeros.cosines_QK == 0).all()
     with pytest.raises(DataError, match="row 1"):

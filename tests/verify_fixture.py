@@ -13,9 +13,8 @@ import polars as pl
 from tests.certified import certify
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_file, sha256_json
-from tunesmith.data.clean import content_ids
+from tunesmith.data.clean import SPLITS, content_ids
 from tunesmith.data.leaks import leaking
-from tunesmith.data.split import NAMES
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.spec.defaults import Resolved, flatten
 from tunesmith.spec.load import dump_spec, load_spec
@@ -103,7 +102,7 @@ def _resolve(stage: StageWriter, asked: Spec, rows: int) -> None:
 
 
 def _certify(stage: StageWriter, asked: Spec, rows: int) -> None:
-    certify(stage, {name: pl.read_parquet(stage.rundir.path / f"data/{name}.parquet") for name in NAMES})
+    certify(stage, {name: pl.read_parquet(stage.rundir.path / f"data/{name}.parquet") for name in SPLITS})
 
 
 def _train(stage: StageWriter, asked: Spec, rows: int) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tunesmith.data.clean import SPLITS
 from tunesmith.data.sources.base import EXPLANATIONS, Items, Reason
 from tunesmith.data.sources.conll import breaks
 from tunesmith.data.sources.place import SPLIT_NAMES
-from tunesmith.data.split import NAMES
 
 EXAMPLES = 6
 QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
@@ -124,11 +124,11 @@ def _turn_problems(turns: list[dict[str, str]]) -> list[str]:
 
 
 def places_of(table: pl.DataFrame) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int] | None:
-    """Place in NAMES of each item's split (-1 for none), and how many values are none of them. None where no item has a split."""
+    """Place in SPLITS of each item's split (-1 for none), and how many values are none of them. None where no item has a split."""
     if "split" not in table.columns:
         return None
     names = [SPLIT_NAMES.get(str(value).strip().lower()) if value is not None else None for value in table["split"].to_list()]
-    place = np.array([NAMES.index(name) if name else -1 for name in names], np.int64)
+    place = np.array([SPLITS.index(name) if name else -1 for name in names], np.int64)
     return (place, int((place < 0).sum())) if (place >= 0).any() else None
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from tunesmith.data.certificate import DIRECTIONS
+from tunesmith.data.clean import SPLITS
 from tunesmith.data.item_copies import Copies, leaks_of
 from tunesmith.data.leaks import leaking
-from tunesmith.data.split import NAMES, Shares, split, units_of
+from tunesmith.data.split import Shares, split, units_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,7 +34,7 @@ def given_splits(
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """What the given splits have in common, as plain values, and a row per item that an earlier split knows.
 
-    `names` are distinct. `places`: place in NAMES of each item's split, -1 for none; and how many have none.
+    `names` are distinct. `places`: place in SPLITS of each item's split, -1 for none; and how many have none.
     """
     leaks, pairs = leaks_of(copies, names, places[0])
     leaks, pairs = leaks.cast({"split": pl.String, "other_split": pl.String}), pairs.cast({"split": pl.String, "other_split": pl.String})
@@ -42,7 +43,7 @@ def given_splits(
     label_of = dict(zip(names, labels, strict=True))
     shown = leaks.filter(pl.col("split") == "test").sort("similarity", "id", descending=[True, False])
     rows = [{**row, "label": label_of[row["id"]], "other_label": label_of[row["other_id"]]} for row in shown.head(LEAKS_SHOWN).to_dicts()]
-    sizes = {name: int((places[0] == number).sum()) for number, name in enumerate(NAMES)}
+    sizes = {name: int((places[0] == number).sum()) for number, name in enumerate(SPLITS)}
     content = {
         "rows": sizes,
         "without": places[1],
@@ -76,7 +77,7 @@ def proposed_split(
     content = {
         "seed": SEED,
         "share": SHARE,
-        "rows": {name: int((place_N == place).sum()) for place, name in enumerate(NAMES)},
+        "rows": {name: int((place_N == place).sum()) for place, name in enumerate(SPLITS)},
         "stratified": stratified,
         "moved": made.moved,
         "large": made.large,
@@ -84,7 +85,7 @@ def proposed_split(
         "straddling": straddling,
         "statement": _statement(straddling),
     }
-    named = pl.Series("split", [NAMES[place] for place in place_N], dtype=pl.String)
+    named = pl.Series("split", [SPLITS[place] for place in place_N], dtype=pl.String)
     return content, pl.DataFrame({"item": names, "split": named, "cluster": held_N})
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.learning_curve import wilson_interval
-from tunesmith.data.outliers import nearest
+from tunesmith.data.outliers import Neighbours
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -278,9 +278,8 @@ def suspects_regression(targets_N: Floats, predicted_N: Floats) -> Suspects:
     return Suspects(suspects, quality_N, noise_of(len(suspects), len(targets_N)))
 
 
-def conflicting_neighbours(features_NE: Any, targets_N: Ints, k: int = 10) -> tuple[Conflict, ...]:
+def conflicting_neighbours(found: Neighbours, targets_N: Ints) -> tuple[Conflict, ...]:
     """Rows more than half of whose k nearest rows (cosine, exact) have one other label, most votes first, then nearest."""
-    found = nearest(features_NE, None, k)
     if not found.rows_QK.shape[1]:
         return ()
     labels_NK = targets_N[found.rows_QK]

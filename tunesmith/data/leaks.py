@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tunesmith.data.clean import SPLITS
 from tunesmith.data.cosine import Nearest
 from tunesmith.data.near import NearDuplicates
-from tunesmith.data.split import NAMES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ORDER = pl.Enum(NAMES)
+ORDER = pl.Enum(SPLITS)
 SCHEMA: dict[str, Any] = {
     "split": ORDER,
     "id": pl.String,
@@ -29,7 +29,7 @@ PAIRS: dict[str, Any] = {"split": ORDER, "other_split": ORDER, "kind": pl.String
 
 
 def text_leaks(near: NearDuplicates, ids: pl.Series, place_N: Array) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Leaks by the Jaccard similarity of texts: see `_leaks`. `place_N` is the split of each text, by its place in NAMES."""
+    """Leaks by the Jaccard similarity of texts: see `_leaks`. `place_N` is the split of each text, by its place in SPLITS."""
     edges = pl.DataFrame({"key": near.left_K, "other_key": near.right_K, "similarity": near.jaccard_K})
     rows = pl.DataFrame({"id": ids, "split": place_N, "key": near.group_N})
     return _leaks(rows, pl.concat([edges, edges.select(key="other_key", other_key="key", similarity="similarity")]), "jaccard")
@@ -89,6 +89,6 @@ def _leaks(rows: pl.DataFrame, edges: pl.DataFrame, kind: str) -> tuple[pl.DataF
 
 def _named(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     """Places as names of splits; what a table of leaks or of pairs has in common."""
-    names = dict(enumerate(NAMES))
+    names = dict(enumerate(SPLITS))
     places = (pl.col(name).replace_strict(names, return_dtype=ORDER) for name in ("split", "other_split"))
     return table.with_columns(*places, pl.lit(kind).alias("kind")).cast({"pairs": pl.Int64} if "pairs" in table.columns else {})

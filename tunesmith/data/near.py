@@ -134,7 +134,7 @@ def _shingles(texts: pl.Series) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class _Sketches:
-    """What is kept of each text: its number of shingles, a key for each band, and the low byte of each minimum."""
+    """What is kept of each text: its number of shingles, a key for each band, and eight bits of each minimum."""
 
     sizes_G: Array
     keys_BG: Array

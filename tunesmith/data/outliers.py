@@ -52,13 +52,6 @@ class Outliers:
     neighbours: Neighbours
     note: str = ""
 
-    def summary(self, split: str) -> str:
-        """One sentence for a finding's claim."""
-        return (
-            f"Rows of the {split} split whose mean cosine distance to their {self.neighbours.rows_QK.shape[1]} nearest training rows "
-            f"is above {self.threshold:.3f}, as for {self.expected:.1%} of the training rows"
-        )
-
 
 def nearest(queries_QE: ArrayLike, base_NE: ArrayLike | None, k: int) -> Neighbours:
     """The k nearest base rows of each query by cosine, exact, a block of queries at a time.
@@ -102,14 +95,14 @@ def distance_threshold(scores_N: Floats, spreads: float = SPREADS, quantile: flo
     return max(median + spreads * spread, float(np.quantile(scores_N, quantile)))
 
 
-def training_outliers(train_NE: ArrayLike, k: int = NEIGHBOURS) -> Outliers:
-    """Training rows far from all other training rows."""
-    return _outliers(nearest(train_NE, None, k), None)
+def training_outliers(train: Neighbours) -> Outliers:
+    """Training rows far from all other training rows, from the neighbours that they have among themselves."""
+    return _outliers(train, None)
 
 
-def outliers(rows_QE: ArrayLike, train_NE: ArrayLike, k: int = NEIGHBOURS) -> Outliers:
-    """Rows of another split that lie outside the training data, by the threshold of the training rows."""
-    return _outliers(nearest(rows_QE, train_NE, k), nearest(train_NE, None, k))
+def outliers(rows_QE: ArrayLike, train_NE: ArrayLike, train: Neighbours) -> Outliers:
+    """Rows of another split that lie outside the training data, by the threshold of the training rows and their own neighbours."""
+    return _outliers(nearest(rows_QE, train_NE, NEIGHBOURS), train)
 
 
 def _outliers(found: Neighbours, train: Neighbours | None) -> Outliers:

@@ -32,7 +32,7 @@ from tunesmith.data.load import Loaded
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
-from tunesmith.data.split import NAMES, Shares, Split, split, split_by_time, units_of
+from tunesmith.data.split import Shares, Split, split, split_by_time, units_of
 from tunesmith.data.survey import survey
 from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
@@ -186,7 +186,7 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
 def _searched(kept: dict[str, pl.DataFrame], splits: dict[str, pl.DataFrame], near: NearDuplicates | None) -> Searched:
     """What is alike across the splits, by text and by group."""
     rows = in_order(kept).with_row_index("row")
-    places = pl.concat([splits[name].select("id", place=pl.lit(number)) for number, name in enumerate(NAMES)])
+    places = pl.concat([splits[name].select("id", place=pl.lit(number)) for number, name in enumerate(SPLITS)])
     placed = rows.join(places, on="id", maintain_order="left")
     place_N, found = placed["place"].to_numpy(), empty_search()
     tables = [(found.leaks, found.pairs)]

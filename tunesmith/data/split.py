@@ -26,7 +26,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FEWEST_UNITS = 3
 TRAIN, VALIDATION, TEST = 0, 1, 2
-NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

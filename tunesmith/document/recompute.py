@@ -10,10 +10,9 @@ import polars as pl
 
 from tunesmith.core.records import Finding
 from tunesmith.core.rundir import RunDir
-from tunesmith.data.clean import content_ids
+from tunesmith.data.clean import SPLITS, content_ids
 from tunesmith.data.leaks import leaking, text_leaks
 from tunesmith.data.near import near_duplicates, whole_text
-from tunesmith.data.split import NAMES
 from tunesmith.document.checks import Check, attempt
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.spec.defaults import read_resolved
@@ -23,14 +22,14 @@ Predict = Callable[[RunDir, str], pl.DataFrame]
 PROBABILITY_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-9
 STORED_TOLERANCE = 1e-6
-SPLITS = ("validation", "test")
+PREDICTED = ("validation", "test")
 SHOWN = 3
 
 
 def check_scores(run: RunDir) -> list[Check]:
     """Level 1: texts against their ids, labels against the data, and every score made again from its predictions."""
     checks = attempt(1, "data/certificate.json", lambda: _certificate(run))
-    for split in ("train", *SPLITS):
+    for split in SPLITS:
         checks += attempt(1, f"texts of data/{split}.parquet", lambda split=split: _texts(run, split))  # type: ignore[misc]
     files = [name for entry in run.manifest["stages"].values() for name in entry["outputs"] if name.startswith("predictions/")]
     for name in sorted({*files, "predictions/test.parquet"}):
@@ -55,7 +54,7 @@ def _certificate(run: RunDir) -> Iterator[Check]:
     if content["jaccard"] is None:
         yield Check(1, "data/certificate.json", "skipped", "near-duplicates were not looked for")
         return
-    parts = [pl.read_parquet(run.path / f"data/{name}.parquet") for name in NAMES]
+    parts = [pl.read_parquet(run.path / f"data/{name}.parquet") for name in SPLITS]
     leaks = pl.read_parquet(run.path / "data/leaks.parquet")
     counted = {name: len(leaking(leaks, name)) for name in ("test", "validation")}
     counted |= {"clean": len(parts[2]) - counted["test"], "exact": len(parts[2].join(pl.concat(parts[:2]), on="id", how="semi"))}
@@ -120,7 +119,7 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
     """Every finding made from a predictions file, made again and compared."""
     split, *baseline = _parts(name)
     spec, what = read_resolved(run.path / "resolved.yaml"), f"scores of {name}"
-    if split not in SPLITS or len(baseline) > 1 or (baseline and baseline[0] not in spec.evaluate.baselines):
+    if split not in PREDICTED or len(baseline) > 1 or (baseline and baseline[0] not in spec.evaluate.baselines):
         yield Check(1, what, "skipped", "not the predictions of a split or of a baseline")
         return
     prefix = f"{split}/baseline/{baseline[0]}" if baseline else split
@@ -172,7 +171,7 @@ def check_weights(run: RunDir, predict: Predict | None) -> list[Check]:
     if predict is None:
         return [Check(2, "predictions of the saved weights", "skipped", "nothing to predict with")]
     checks = []
-    for split in SPLITS:
+    for split in PREDICTED:
         what = f"predictions/{split}.parquet from the weights"
         checks += attempt(2, what, lambda split=split, what=what: _predicted(run, split, what, predict))  # type: ignore[misc]
     return checks

@@ -29,7 +29,7 @@ from tunesmith.data.labels import (
 )
 from tunesmith.data.learning_curve import curve_sizes, fit_power_law, learning_curve, untrusted, wilson_interval
 from tunesmith.data.near import near_duplicates, whole_text
-from tunesmith.data.outliers import outliers, training_outliers
+from tunesmith.data.outliers import NEIGHBOURS, Neighbours, nearest, outliers, training_outliers
 from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
 from tunesmith.data.split import folds, units_of
@@ -170,7 +170,8 @@ def _content(context: Context, judged: Judged, table: pl.DataFrame) -> dict[str,
     single = judged.targets.ndim == 1
     train = context.table("train")
     texts = train.select("id", text=whole_text(train).str.slice(0, EXAMPLE_CHARACTERS))
-    conflicts = conflicting_neighbours(judged.features_NE, judged.targets) if single else ()
+    own = nearest(judged.features_NE.numpy(), None, NEIGHBOURS)
+    conflicts = conflicting_neighbours(own, judged.targets) if single else ()
     overlap = class_overlap(judged.probabilities_NC[judged.judged_N], judged.targets[judged.judged_N]) if single else ()
     return {
         "rows": len(train),
@@ -190,7 +191,7 @@ def _content(context: Context, judged: Judged, table: pl.DataFrame) -> dict[str,
         "examples": table.head(EXAMPLES).join(texts, on="id", maintain_order="left").drop("row").to_dicts(),
         "overlap": [{"first": context.labels[o.first], "second": context.labels[o.second], "share": o.share} for o in overlap[:EXAMPLES]],
         "conflicting_neighbours": len(conflicts) if single else None,
-        "outliers": _outliers(context, judged),
+        "outliers": _outliers(context, judged, own),
         "curve": _curve(context, judged),
         "untrusted": [asdict(entry) for entry in untrusted(_test_counts(context))],
     }
@@ -201,16 +202,16 @@ def _test_counts(context: Context) -> dict[str, int]:
     return {label: counted.get(label, 0) for label in context.labels}
 
 
-def _outliers(context: Context, judged: Judged) -> dict[str, Any]:
+def _outliers(context: Context, judged: Judged, own: Neighbours) -> dict[str, Any]:
     """Rows of each split far from the training rows, with the furthest as examples."""
     out = {}
     for split in SPLITS:
         table = context.table(split)
         if split == "train":
-            rows, found = judged.rows, training_outliers(judged.features_NE.numpy())
+            rows, found = judged.rows, training_outliers(own)
         else:
             loaded = load_features(context.rundir.path, split)
-            rows, found = loaded["row"].tolist(), outliers(loaded["mean"].numpy(), judged.features_NE.numpy())
+            rows, found = loaded["row"].tolist(), outliers(loaded["mean"].numpy(), judged.features_NE.numpy(), own)
         texts = whole_text(table)
         furthest = [{"text": texts[rows[n]][:EXAMPLE_CHARACTERS], "distance": float(found.scores_Q[n])} for n in found.rows[:5].tolist()]
         out[split] = {

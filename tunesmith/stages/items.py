@@ -26,6 +26,7 @@ from tunesmith.core.records import Issue, Progress
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_json
 from tunesmith.data.audio import AUDIO_EXPLANATIONS, check_audio, read_audio
 from tunesmith.data.audio_duplicates import FINGERPRINT_RATE
+from tunesmith.data.clean import SPLITS
 from tunesmith.data.image_duplicates import thumbnail
 from tunesmith.data.images import IMAGE_EXPLANATIONS, check_images, read_image
 from tunesmith.data.item_agreement import agreement_of
@@ -63,7 +64,6 @@ from tunesmith.data.item_splits import given_splits, proposed_split
 from tunesmith.data.sources.base import Items
 from tunesmith.data.sources.detect import FORMATS, open_source
 from tunesmith.data.sources.place import SPLIT_NAMES, Place
-from tunesmith.data.split import NAMES
 from tunesmith.document.items_report import render_items_report
 from tunesmith.stages.items_findings import item_findings
 
@@ -148,7 +148,7 @@ def _examine(items: Items, name: str, stage: StageWriter, watch: Watch) -> None:
     copies = _copies(items, table, contents, watch)
     labels, keys = labels_of(table, items.kind)
     places = places_of(table)
-    splits = [None if places is None or place < 0 else NAMES[place] for place in (places[0] if places else np.zeros(table.height, int))]
+    splits = [None if places is None or place < 0 else SPLITS[place] for place in (places[0] if places else np.zeros(table.height, int))]
     texts = None if _paths(items, table) else texts_of(table, items.kind)
     found = pairs_of(copies, texts)
     pairs = _described(found, names_of(table), labels, splits, conflicts(items.kind, keys, found))

@@ -13,9 +13,9 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir
+from tunesmith.data.clean import SPLITS
 from tunesmith.data.decide import merged_decisions
 from tunesmith.data.review import read_decisions
-from tunesmith.data.split import NAMES
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 
 
@@ -35,7 +35,7 @@ def relabelled_spec(run: RunDir, reviews: list[Path], name: str | None) -> Relab
     Raises:
         DataError: a file cannot be read, or decides nothing.
     """
-    ids = [identity for split in NAMES for identity in pl.read_parquet(run.path / f"data/{split}.parquet")["id"]]
+    ids = [identity for split in SPLITS for identity in pl.read_parquet(run.path / f"data/{split}.parquet")["id"]]
     labels = json.loads((run.path / "data/labels.json").read_text("utf-8"))
     read = [read_decisions(path, ids, labels) for path in reviews]
     issues = tuple(issue for found in read for issue in found.issues)

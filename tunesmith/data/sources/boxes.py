@@ -17,7 +17,6 @@ from tunesmith.data.sources.place import MAX_PIXELS, Place, inside, size_of_imag
 
 TOLERANCE_PX = 1.0
 ROUNDING_PX = 1e-6
-Box = dict[str, Any]
 
 
 @dataclass

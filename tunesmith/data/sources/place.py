@@ -34,7 +34,6 @@ KINDS: dict[str, Kind] = {"image": "image-classification", "audio": "audio-class
 MAX_PIXELS = 89_478_485
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 HEAD = 20
-HEAD_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
