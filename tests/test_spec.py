@@ -17,7 +17,7 @@ from tunesmith.spec.load import dump_spec, load_spec
 from tunesmith.spec.schema import Spec
 
 BASE: dict[str, Any] = {"name": "t", "data": {"train": "a.csv"}}
-FACTS = Facts(train_rows=5000, tokens_p99=53, model_max_length=512, fast_bfloat16=False, first_metric="accuracy")
+FACTS = Facts(5000, 53, 512, fast_bfloat16=False, first_metric="accuracy", rows=6000, fewest_test_rows=40)
 METRICS = ("accuracy", "macro_f1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tunesmith.core.records import Finding
+from tunesmith.data.profile import label_counts
 from tunesmith.models.load import max_length
 from tunesmith.spec.defaults import Facts
 from tunesmith.tasks.base import Task
@@ -42,8 +44,13 @@ def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -
     return Lengths(int(np.percentile(lengths, 50)), int(np.percentile(lengths, 99)), max(lengths), len(lengths))
 
 
-def gather(task: Task, train: pl.DataFrame, processor: Any, config: Any, fast_bfloat16: bool) -> tuple[Facts, Lengths]:
-    """The Facts that `spec.defaults.resolve` needs, and the lengths behind them."""
+def gather(
+    task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, config: Any, fast_bfloat16: bool
+) -> tuple[Facts, Lengths]:
+    """The Facts that `spec.defaults.resolve` needs, and the lengths behind them. `splits` has train, validation and test."""
     limit = max_length(processor, config)
-    lengths = token_lengths(task, train, processor, limit)
-    return Facts(len(train), lengths.p99, limit, fast_bfloat16, task.metrics[0]), lengths
+    lengths = token_lengths(task, splits["train"], processor, limit)
+    tested = label_counts(splits["test"]["label"])
+    fewest = min(tested.get(label, 0) for label in label_counts(splits["train"]["label"]))
+    rows = sum(map(len, splits.values()))
+    return Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest), lengths

@@ -12,17 +12,25 @@ import yaml
 from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Layers, Lora, Part, Spec
 
 LENGTH_MULTIPLE = 8
+FOLDS, FEW_TEST_ROWS, MOST_FOLDED_ROWS = 5, 10, 1000
+OPEN = {"train.precision": "auto", "evaluate.folds": "auto"}
+"""How a value is left open; None where nothing stands here."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What derivations may look at. Token lengths include special tokens."""
+    """What derivations may look at. Token lengths include special tokens.
+
+    `rows` counts all splits, `fewest_test_rows` the test rows of the rarest class.
+    """
 
     train_rows: int
     tokens_p99: int
     model_max_length: int
     fast_bfloat16: bool
     first_metric: str
+    rows: int
+    fewest_test_rows: int
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,9 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         "train.learning_rate": _learning_rate(spec),
         "train.precision": _precision(spec, facts),
         "evaluate.metric": (facts.first_metric, "the task's first metric"),
+        "evaluate.folds": _folds(facts),
     }
-    open_paths = {path for path in derived if flatten(spec)[path] in (None, "auto")}
+    open_paths = {path for path in derived if flatten(spec)[path] == OPEN.get(path)}
     filled = spec
     for path in open_paths:
         part, name = path.split(".")
@@ -123,6 +132,15 @@ def _precision(spec: Spec, facts: Facts) -> tuple[str, str]:
     if facts.fast_bfloat16:
         return "bfloat16", "measured faster than float32 on this machine"
     return "float32", "bfloat16 measured no faster on this machine"
+
+
+def _folds(facts: Facts) -> tuple[int | None, str]:
+    if facts.fewest_test_rows >= FEW_TEST_ROWS:
+        return None, f"the rarest class has {facts.fewest_test_rows} test rows: the test split says enough"
+    few = f"the rarest class has {facts.fewest_test_rows} test rows"
+    if facts.rows > MOST_FOLDED_ROWS:
+        return None, f"{few}, but {facts.rows} rows in all, more than {MOST_FOLDED_ROWS}, would cost {FOLDS} more trainings unasked"
+    return FOLDS, f"{few}, fewer than {FEW_TEST_ROWS}, and {facts.rows} rows in all are soon trained on"
 
 
 def read_resolved(path: Path) -> Spec:

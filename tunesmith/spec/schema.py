@@ -354,6 +354,8 @@ class Evaluate(Part):
     """Bootstrap resamples."""
     baselines: tuple[Literal["majority", "features"], ...] = ("majority", "features")
     """What the model is compared with: the most frequent class; logistic regression on frozen features."""
+    folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
+    """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""
     mistakes: int = Field(default=20, ge=0, le=1000)
     """How many of the most confident mistakes the report shows."""
 

@@ -94,14 +94,12 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     spec = plan.spec
     task, processor = make_task(spec, prepared.labels, prepared.train), load_processor(spec.model)
     rates = measure_rates(torch.device(device()))
-    facts, _ = gather(task, prepared.train, processor, load_config(spec.model), rates.fast_bfloat16)
+    splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+    facts, _ = gather(task, splits, processor, load_config(spec.model), rates.fast_bfloat16)
     plan.resolved = resolve(spec, facts)
     spec = plan.resolved.spec
     assert spec.model.max_length, "resolved specs have a length"
-    encodings = {
-        s: task.encode(t, processor, spec.model.max_length)
-        for s, t in zip(plan.rows, (prepared.train, prepared.validation, prepared.test), strict=True)
-    }
+    encodings = {split: task.encode(rows, processor, spec.model.max_length) for split, rows in splits.items()}
     plan.cut = sum(encoding.cut for encoding in encodings.values())
     model = build_model(spec, task)
     forward = _forward_seconds(model, task, encodings["train"])

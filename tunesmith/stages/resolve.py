@@ -17,7 +17,8 @@ def resolve(context: Context, stage: StageWriter) -> None:
     """Write resolved.yaml; count the rows whose text is longer than the model will see."""
     rates = measure_rates(torch.device(device()))
     config = load_config(context.given.model)
-    facts, lengths = gather(context.task, context.table("train"), context.processor, config, rates.fast_bfloat16)
+    splits = {split: context.table(split) for split in SPLITS}
+    facts, lengths = gather(context.task, splits, context.processor, config, rates.fast_bfloat16)
     artefact = stage.write_text("resolved.yaml", fill(context.given, facts).as_yaml())
     stage.find(*lengths.findings())
     stage.find(
