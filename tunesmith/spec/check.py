@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import has_password, is_address
-from tunesmith.spec.schema import SGD, ByColumn, Features, Focal, Spec
+from tunesmith.spec.schema import SGD, Beams, ByColumn, Features, Focal, Spec
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
@@ -20,7 +20,7 @@ LOOP_ONLY = (
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_training(spec), *_metric(spec, metrics)]
+    return [*_files(spec), *_data(spec), *_training(spec), *_augmentation(spec), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -62,8 +62,9 @@ def _data(spec: Spec) -> list[Issue]:
         issues.append(Issue("data.train", "must name one source for each of data.weights", found, remedy))
     if data.text and len(set(data.text)) < len(data.text):
         issues.append(Issue("data.text", "must name two different columns", data.text[0]))
-    if data.text and data.label in data.text:
-        issues.append(Issue("data.label", "must not be a text column too", str(data.label)))
+    labels = data.label if isinstance(data.label, tuple) else tuple(filter(None, [data.label]))
+    issues += [Issue("data.label", "must not be a text column too", name) for name in dict.fromkeys(labels) if name in (data.text or ())]
+    issues += _annotators(spec, labels)
     if data.label_separator and not data.multi_label:
         issues.append(
             Issue("data.label_separator", "has a meaning only with multi_label: true", data.label_separator, "Remove one or add the other.")
@@ -84,6 +85,31 @@ def _data(spec: Spec) -> list[Issue]:
             issues.append(Issue(f"data.{share}", f"has no effect beside data.{split}", "", "Remove one of them."))
         if not table and data.model_dump()[share] == 0 and not isinstance(data.split, ByColumn):
             issues.append(Issue(f"data.{share}", f"must be > 0 without data.{split}", "0", f"Give a {split} table or a share."))
+    return issues
+
+
+def _annotators(spec: Spec, labels: tuple[str, ...]) -> list[Issue]:
+    """What does not go together in a table that several annotators labelled."""
+    data, issues = spec.data, []
+    several = isinstance(data.label, tuple)
+    if len(set(labels)) < len(labels):
+        issues.append(Issue("data.label", "must name different columns", next(name for name in labels if labels.count(name) > 1)))
+    if data.annotator and several:
+        remedy = "Remove data.annotator: each label column is an annotator."
+        issues.append(Issue("data.annotator", "has no effect beside several label columns", data.annotator, remedy))
+    elif data.annotator and data.annotator in (*labels, *(data.text or ())):
+        issues.append(Issue("data.annotator", "must not be a text or label column too", data.annotator, "Name the column that says who."))
+    if not (data.annotator or several):
+        if "consensus" in data.model_fields_set:
+            remedy = "Name the annotators' column, or remove it."
+            issues.append(Issue("data.consensus", "has no effect without data.annotator or several label columns", data.consensus, remedy))
+        return issues
+    if data.multi_label:
+        remedy = "Bring the annotators together first: sets of labels have no consensus here."
+        issues.append(Issue("data.multi_label", "must be false with several annotators", "true", remedy))
+    if "on_conflict" in data.model_fields_set:
+        remedy = "Remove it: data.consensus decides."
+        issues.append(Issue("data.on_conflict", "has no effect with several annotators", data.on_conflict, remedy))
     return issues
 
 
@@ -116,6 +142,21 @@ def _training(spec: Spec) -> list[Issue]:
         issues.append(Issue("train.sampling", "must not correct for rare classes a second time", found, "Remove one of them."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
+    return issues
+
+
+def _augmentation(spec: Spec) -> list[Issue]:
+    rule = spec.train.augment
+    if rule is None:
+        return []
+    issues = []
+    if not rule.operations and rule.paraphrase is None:
+        remedy = "Name some, such as [keyboard, drop_words], or a model to paraphrase with."
+        issues.append(Issue("train.augment.operations", "must name an operation", "none", remedy))
+    if rule.paraphrase is not None and isinstance(rule.paraphrase.decoding, Beams) and rule.paraphrase.decoding.num_beams < rule.copies:
+        found = f"{rule.copies} copies, {rule.paraphrase.decoding.num_beams} beams"
+        remedy = "Raise num_beams, or use decoding: {kind: sample}."
+        issues.append(Issue("train.augment.paraphrase.decoding.num_beams", "must be at least train.augment.copies", found, remedy))
     return issues
 
 

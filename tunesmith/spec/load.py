@@ -201,4 +201,8 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
     if spec.model.name != "starter" and (folder / spec.model.name).is_dir():
         update["model"] = spec.model.model_copy(update={"name": str(folder / spec.model.name)})
+    augment = spec.train.augment
+    if augment and augment.paraphrase and (folder / augment.paraphrase.model).is_dir():
+        paraphrase = augment.paraphrase.model_copy(update={"model": str(folder / augment.paraphrase.model)})
+        update["train"] = spec.train.model_copy(update={"augment": augment.model_copy(update={"paraphrase": paraphrase})})
     return spec.model_copy(update=update)

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from tunesmith.spec.augmentation import Augment as Augment
+from tunesmith.spec.augmentation import Beams as Beams
+from tunesmith.spec.augmentation import Paraphrase as Paraphrase
+from tunesmith.spec.augmentation import Sampled as Sampled
+from tunesmith.spec.part import Part as Part
 
 Share = Annotated[float, Field(ge=0.0, le=0.5)]
 
@@ -19,12 +25,7 @@ def _as_tuple(value: object) -> object:
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 TextColumns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
-
-
-class Part(BaseModel):
-    """Base of every part of a spec: unknown keys are refused, values cannot be changed, fields carry docstrings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+LabelColumns = str | Annotated[tuple[str, ...], Field(min_length=2)]
 
 
 class Stratified(Part):
@@ -119,8 +120,12 @@ class Data(Part):
     """Table for the one final score. Without it, `test_share` of the training rows is set aside."""
     text: TextColumns | None = None
     """Column with the text; two columns for sentence pairs. Inferred from the columns when left out."""
-    label: str | None = None
-    """Column with the label. Inferred from the columns when left out."""
+    label: LabelColumns | None = None
+    """Column with the label, inferred from the columns when left out; or a list of columns, the labels of one annotator in each."""
+    annotator: str | None = None
+    """Column that says who gave the label, in a table with a row for each judgement: a text is trained on once, with the consensus."""
+    consensus: Literal["majority", "dawid_skene"] = "majority"
+    """Label of a text that several judged: that of most, or the most probable by Dawid and Skene (1979). Ties are dropped and counted."""
     multi_label: bool = False
     """True when a row can carry several labels, or none."""
     label_separator: str | None = Field(default=None, min_length=1)
@@ -279,23 +284,6 @@ class Focal(Part):
 
 
 Loss = Annotated[CrossEntropy | Focal, Field(discriminator="kind")]
-
-
-class Augment(Part):
-    """Changed copies of training rows. They join the training rows only when they do no harm, unless the gate is open."""
-
-    operations: tuple[
-        Literal[
-            "keyboard", "swap_letters", "delete_letters", "insert_letters", "drop_words", "swap_words", "repeat_words", "lower_case",
-            "upper_case", "title_case", "random_capitals", "expand", "contract", "drop_marks", "add_marks", "spaces",
-        ],
-        ...,
-    ] = Field(min_length=1)  # fmt: skip
-    """What may be done to a copy; one of them is drawn for each. `tunesmith preview` shows examples."""
-    copies: int = Field(default=1, ge=1, le=20)
-    """Copies of each training row."""
-    gate: bool = True
-    """Keep the copies only when a regression on frozen features scores no worse on validation with them than without."""
 
 
 class Train(Part):
