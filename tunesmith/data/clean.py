@@ -29,6 +29,9 @@ class Reason(StrEnum):
     NO_MOMENT = "no_moment"
     NEAR_DUPLICATE = "near_duplicate"
     REVIEWED = "reviewed"
+    NO_ANNOTATOR = "no_annotator"
+    NO_CONSENSUS = "no_consensus"
+    JUDGEMENT = "judgement"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -41,6 +44,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.NO_SPLIT: "The column that names the split says neither train nor validation nor test.",
     Reason.NO_MOMENT: "The cell with the row's time is empty or cannot be read.",
     Reason.REVIEWED: "A reviewer decided to drop it.",
+    Reason.NO_ANNOTATOR: "The cell that says who gave the label is empty.",
+    Reason.NO_CONSENSUS: "The annotators of the text come to no label: a tie, or each of them gave it several.",
+    Reason.JUDGEMENT: "A further judgement of a text, which stays once, with the consensus of its annotators.",
     Reason.NEAR_DUPLICATE: "Nearly the same text with the same label appears before, in the training split.",
 }
 
@@ -192,20 +198,17 @@ def _without(rows: pl.DataFrame, leaves: pl.Expr, reason: Reason, detail: pl.Exp
     mask = rows.select(leaves.alias("leaves")).to_series()
     if not mask.any():
         return rows
-    label = pl.col("label").list.join(", ") if rows.schema["label"] == pl.List else pl.col("label")
-    gone.append(
-        rows.with_columns(detail.cast(pl.String).alias("detail"))
-        .filter(mask)
-        .select(
-            "source",
-            "text",
-            *(["text_pair"] if "text_pair" in rows.columns else []),
-            label.alias("label"),
-            pl.lit(str(reason)).alias("reason"),
-            "detail",
-        )
-    )
+    gone.append(left_rows(rows.with_columns(detail.cast(pl.String).alias("detail")).filter(mask), reason, pl.col("detail")))
     return rows.filter(~mask)
+
+
+def left_rows(rows: pl.DataFrame, reason: Reason, detail: pl.Expr) -> pl.DataFrame:
+    """The rows in the shape of dropped.parquet."""
+    label = pl.col("label").list.join(", ") if rows.schema["label"] == pl.List else pl.col("label")
+    pair = ["text_pair"] if "text_pair" in rows.columns else []
+    return rows.select(
+        "source", "text", *pair, label.alias("label"), pl.lit(str(reason)).alias("reason"), detail.cast(pl.String).alias("detail")
+    )
 
 
 def _all(gone: list[pl.DataFrame]) -> pl.DataFrame:

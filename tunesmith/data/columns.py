@@ -41,7 +41,8 @@ NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 class Columns:
     """The chosen columns and a readable reason for each; `label` is None where none is needed (prediction).
 
-    `group`, `moment` and `place` say which rows belong together, when each was made, and which split it is for.
+    `group`, `moment`, `place` and `annotator` say which rows belong together, when each was made, which split it is for, and
+    who gave its label.
     """
 
     text: tuple[str, ...]
@@ -51,6 +52,7 @@ class Columns:
     group: str | None = None
     moment: str | None = None
     place: str | None = None
+    annotator: str | None = None
 
 
 def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
@@ -60,15 +62,14 @@ def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
         DataError: with every problem: a named column is missing (the closest is named), or nothing fits.
     """
     names = [name for name in table.columns if name != SOURCE]
-    issues = _missing(
-        {**dict.fromkeys(data.text or (), "data.text"), **({data.label: "data.label"} if data.label else {}), **told(data)}, names
-    )
+    asked = data.label if isinstance(data.label, str) else None  # several label columns are one by now: see consensus.judgements
+    issues = _missing({**dict.fromkeys(data.text or (), "data.text"), **({asked: "data.label"} if asked else {}), **told(data)}, names)
     if issues:
         raise DataError(issues)
     why: dict[str, str] = {}
-    free = table.drop(set(told(data)) - {*(data.text or ()), data.label})
-    text = data.text or _infer_text(free, data.label, why)
-    label = data.label or _infer_label(free, text, why)
+    free = table.drop(set(told(data)) - {*(data.text or ()), asked})
+    text = data.text or _infer_text(free, asked, why)
+    label = asked or _infer_label(free, text, why)
     why |= {name: "named in the spec" for name in (*text, label) if name and name not in why}
     if len(names) == 1:
         found = f"one column, {names[0]!r}"
@@ -84,7 +85,7 @@ def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
         raise DataError(issues)
     why |= dict.fromkeys(told(data), "named in the spec")
     moment, place = (data.split.column if isinstance(data.split, rule) else None for rule in (ByTime, ByColumn))
-    return Columns(tuple(text), label, data.multi_label, why, data.group, moment, place)
+    return Columns(tuple(text), label, data.multi_label, why, data.group, moment, place, data.annotator)
 
 
 def require_columns(table: pl.DataFrame, columns: Columns, split: str) -> list[Issue]:
@@ -116,7 +117,7 @@ def text_columns(table: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
 
 def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFrame:
     """The rows with columns `text`, `text_pair` (only for pairs), `label` (text, or sorted lists), `source`, and where they are told
-    `group` (text), `moment` (microseconds since 1970) and `place` (train, validation or test); null where a cell says nothing.
+    `group` and `annotator` (text), `moment` (microseconds since 1970) and `place` (train, validation or test); null where a cell says nothing.
 
     Raises:
         DataError: a chosen column holds values that cannot be texts or labels.
@@ -131,7 +132,9 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
     texts = text_columns(table, columns.text)
     more = [label.alias("label"), texts["source"]]
     if columns.group:
-        more.append(_group_names(table[columns.group]).alias("group"))
+        more.append(_names(table[columns.group], "data.group").alias("group"))
+    if columns.annotator and columns.annotator in table.columns:
+        more.append(_names(table[columns.annotator], "data.annotator").alias("annotator"))
     if columns.moment and columns.moment in table.columns:
         more.append(moments(table[columns.moment]).alias("moment"))
     if columns.place and columns.place in table.columns:
@@ -164,13 +167,13 @@ def moments(column: pl.Series) -> pl.Series:
     return parsed.to_series()
 
 
-def _group_names(column: pl.Series) -> pl.Series:
-    """Groups as text; null for an empty cell; whole numbers without their decimals."""
+def _names(column: pl.Series, field: str) -> pl.Series:
+    """Groups or annotators as text; null for an empty cell; whole numbers without their decimals."""
     if column.dtype.is_nested() or column.dtype == pl.Binary:
-        raise DataError(Issue(f"column {column.name!r}", "must hold one group a row", str(column.dtype), "Choose another with data.group."))
+        raise DataError(Issue(f"column {column.name!r}", "must hold one name a row", str(column.dtype), f"Choose another with {field}."))
     text = column.cast(pl.String).str.strip_chars()
     text = text.set(text == "", None)
-    whole = text.drop_nulls().str.contains(WHOLE_NUMBER).all()  # 7 in one table and 7.0 in another are one group
+    whole = text.drop_nulls().str.contains(WHOLE_NUMBER).all()  # 7 in one table and 7.0 in another are one name
     return text.str.replace(r"\.0*$", "") if whole else text
 
 
@@ -201,8 +204,9 @@ def check_labels(label: pl.Series) -> list[Issue]:
 
 
 def told(data: Data) -> dict[str, str]:
-    """The columns that say how rows are split, each with the field of the spec that names it."""
-    named = {data.group: "data.group"} if data.group else {}
+    """The columns that say how rows are split and who labelled them, each with the field of the spec that names it."""
+    fields = {"data.group": data.group, "data.annotator": data.annotator}
+    named = {column: field for field, column in fields.items() if column}
     return {**named, **({data.split.column: "data.split.column"} if isinstance(data.split, (ByTime, ByColumn)) else {})}
 
 

@@ -1,4 +1,4 @@
-"""How far the annotators of Label Studio items agree: choices by item, spans by word, boxes by overlap."""
+"""How far annotators agree: on labels of items or texts, on spans by word, on boxes by overlap."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tunesmith.core.errors import DataError
+from tunesmith.core.records import Issue
 from tunesmith.data.annotators import (
     Agreement,
+    DawidSkene,
     Ratings,
     annotator_quality,
     box_agreement,
@@ -28,6 +31,9 @@ from tunesmith.data.sources.base import Items
 
 NO_SPAN = "no label"
 EXAMPLES = 20
+MOST_CELLS = 200_000_000
+MOST_COMPARED = 12
+"""Annotators up to which each is compared with each other: more would be hundreds of numbers that nobody reads."""
 
 
 def agreement_of(items: Items) -> tuple[dict[str, Any], pl.DataFrame | None] | None:
@@ -40,20 +46,31 @@ def agreement_of(items: Items) -> tuple[dict[str, Any], pl.DataFrame | None] | N
         if table.schema["label"] == pl.List:
             return None  # several choices a person are sets, for which these measures are not made
         votes = table.select("source", "annotations").explode("annotations").drop_nulls().unnest("annotations")
-        return _rated(votes.rename({"source": "item"}), "item")
+        return rated(votes.rename({"source": "item"}), "item")
     if "annotator" not in table.columns or table["annotator"].n_unique() < 2:
         return None
     if items.kind == "object-detection":
         return _boxed(table)
-    return _rated(pl.DataFrame(list(_words(table)), schema=["item", "annotator", "label"], orient="row"), "word")
+    return rated(pl.DataFrame(list(_words(table)), schema=["item", "annotator", "label"], orient="row"), "word")
 
 
-def _rated(votes: pl.DataFrame, by: str) -> tuple[dict[str, Any], pl.DataFrame] | None:
-    if votes["annotator"].n_unique() < 2:
+def rated(votes: pl.DataFrame, by: str, where: str = "annotations") -> tuple[dict[str, Any], pl.DataFrame] | None:
+    """What votes (item, annotator, label) say, as plain values, and the consensus of each item; None for fewer than two annotators.
+
+    Raises:
+        DataError: items times annotators are more than can be held.
+    """
+    people, items = votes["annotator"].n_unique(), votes["item"].n_unique()
+    if people < 2:
         return None
+    if people * items > MOST_CELLS or people * votes["label"].n_unique() ** 2 > MOST_CELLS:
+        found = f"{people:,} annotators, {items:,} {by}s, {votes['label'].n_unique():,} labels"
+        remedy = "Check that the column says who gave a label; without it, data.on_conflict: majority takes the most frequent label."
+        raise DataError(Issue(f"the annotators {where!r}", "must be few enough to be compared", found, remedy))
     given = ratings(votes)
     fitted = dawid_skene(given)
-    consensus = _consensus(given, votes)
+    consensus = _consensus(given, votes, fitted)
+    pairs = cohen_kappas(given) if people <= MOST_COMPARED else {}
     apart = consensus.filter(pl.col("majority").is_null() | (pl.col("majority") != pl.col("dawid_skene")))
     content = {
         "by": by,
@@ -64,7 +81,8 @@ def _rated(votes: pl.DataFrame, by: str) -> tuple[dict[str, Any], pl.DataFrame] 
             {"name": "Krippendorff's alpha", "id": "alpha", **_plain(krippendorff_alpha(given, "nominal"))},
             {"name": "Fleiss' kappa", "id": "fleiss", **_plain(fleiss_kappa(given))},
         ],
-        "pairs": [{"first": a, "second": b, **_plain(found)} for (a, b), found in cohen_kappas(given).items()],
+        "pairs": [{"first": a, "second": b, **_plain(found)} for (a, b), found in pairs.items()],
+        "pairs_left_out": 0 if people <= MOST_COMPARED else people * (people - 1) // 2,
         "ties": int(consensus["majority"].null_count()),
         "contradictory": given.contradictory,
         "repeated": given.repeated,
@@ -74,9 +92,9 @@ def _rated(votes: pl.DataFrame, by: str) -> tuple[dict[str, Any], pl.DataFrame] 
     return content, consensus
 
 
-def _consensus(given: Ratings, votes: pl.DataFrame) -> pl.DataFrame:
+def _consensus(given: Ratings, votes: pl.DataFrame, fitted: DawidSkene) -> pl.DataFrame:
     """The label of each item by majority and by Dawid and Skene, with all that was said."""
-    most, model = majority(given), dawid_skene_consensus(dawid_skene(given))
+    most, model = majority(given), dawid_skene_consensus(fitted)
     names = np.array([*map(str, given.labels), None], object)
     said = votes.drop_nulls().group_by("item", maintain_order=True).agg(
         pl.concat_str("annotator", "label", separator=": ").str.join("; ").alias("votes")
@@ -119,6 +137,7 @@ def _boxed(table: pl.DataFrame) -> tuple[dict[str, Any], None]:
         "annotators": [],
         "measures": [{"name": titles[name], "id": name, **_plain(value)} for name, value in found.items()],
         "pairs": [],
+        "pairs_left_out": 0,
         "ties": 0,
         "contradictory": 0,
         "repeated": 0,

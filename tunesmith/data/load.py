@@ -176,7 +176,7 @@ def open_table(path: Path, data: Data) -> TableFile:
     encoding, issues = find_encoding(path, data.encoding)
     issues += _misnamed(path, compression)
     if form == "csv":
-        known = [*(data.text or ()), *([data.label] if data.label else [])]
+        known = [*(data.text or ()), *((data.label,) if isinstance(data.label, str) else data.label or ())]
         layout = delimited.find_layout(path, encoding, data.delimiter, known)
         return TableFile(path, form, compression, encoding, layout, tuple(issues))
     return TableFile(path, form, compression, encoding, None, tuple(issues))

@@ -20,6 +20,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import sha256_file
 from tunesmith.data.columns import choose_columns
+from tunesmith.data.consensus import judgements
 from tunesmith.data.decode import compression_of
 from tunesmith.data.load import SOURCE, FileRecord, Loaded, Part, files_of, iter_batches, joined, open_table, read_file, short_names
 from tunesmith.data.sources import hub, remote, sql
@@ -190,7 +191,7 @@ def _other_format(path: Path, data: Data) -> tuple[Format, str] | None:
     if found[0].name == "Label Studio export":
         return found
     try:
-        choose_columns(next(open_table(path, data).batches(HEAD_ROWS)), data)
+        choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data))
     except (DataError, StopIteration):
         return found
     return None

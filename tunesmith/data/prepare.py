@@ -26,6 +26,7 @@ from tunesmith.data.clean import (
     without_unknown_labels,
 )
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
+from tunesmith.data.consensus import agree, judgements
 from tunesmith.data.decide import decide
 from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded
@@ -52,6 +53,7 @@ class Prepared:
     findings: list[Finding]
     issues: list[Issue]
     search: Searched
+    consensus: pl.DataFrame | None
 
     @property
     def is_pair(self) -> bool:
@@ -79,8 +81,8 @@ def prepare(spec: Spec) -> Prepared:
     if issues:
         raise DataError(issues)
     made = uniform(tables, spec.data)
-    tables = made.tables
-    gone = []
+    agreed = agree(made.tables, spec.data)
+    tables, gone = agreed.tables, [agreed.dropped]
     if columns.place:
         tables, unplaced = by_place(tables["train"])
         gone.append(unplaced)
@@ -93,11 +95,12 @@ def prepare(spec: Spec) -> Prepared:
         gone.append(timeless)
     near = _near(kept, spec.data)
     parts, repeated = _apart(kept, near, spec)
-    splits, unknown = without_unknown_labels({name: vars(parts)[name].drop("moment", strict=False) for name in SPLITS})
+    splits, unknown = without_unknown_labels({name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS})
     searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec.data)
-    warnings += [*_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
+    _refuse_too_many_folds(parts.units, spec)
+    warnings += [*agreed.issues, *_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
     story = Story(
@@ -112,9 +115,19 @@ def prepare(spec: Spec) -> Prepared:
         made,
         survey(splits),
         sources,
+        agreed.told,
     )
     content = profile(splits, dropped, labels, story)
-    return Prepared(**splits, dropped=dropped, labels=labels, profile=content, findings=findings(content), issues=warnings, search=searched)
+    return Prepared(
+        **splits,
+        dropped=dropped,
+        labels=labels,
+        profile=content,
+        findings=findings(content),
+        issues=warnings,
+        search=searched,
+        consensus=agreed.consensus,
+    )
 
 
 def write(prepared: Prepared, stage: StageWriter) -> None:
@@ -126,6 +139,8 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
     artefact = stage.write_text("data/profile.json", json.dumps(prepared.profile, ensure_ascii=False, indent=1) + "\n")
     where = pointers(prepared.profile)
     stage.write("data/alike.parquet", prepared.search.leaks.write_parquet)
+    if prepared.consensus is not None:
+        stage.write("data/consensus.parquet", prepared.consensus.write_parquet)
     stage.find(*(replace(finding, artefact=replace(artefact, pointer=where[finding.id])) for finding in prepared.findings))
 
 
@@ -153,11 +168,13 @@ def _load(spec: Spec) -> tuple[dict[str, Loaded], list[dict[str, Any]]]:
 
 
 def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl.DataFrame]]:
-    columns = choose_columns(loaded["train"].table, data)
-    issues = [issue for name in loaded for issue in require_columns(loaded[name].table, columns, name)]
+    tables = {name: judgements(part.table, data)[0] for name, part in loaded.items()}
+    data = judgements(loaded["train"].table.head(0), data)[1]
+    columns = choose_columns(tables["train"], data)
+    issues = [issue for name, table in tables.items() for issue in require_columns(table, columns, name)]
     if issues:
         raise DataError(issues)
-    return columns, {name: plain_table(part.table, columns, data) for name, part in loaded.items()}
+    return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}
 
 
 def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
@@ -181,6 +198,11 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
     numbers = train.select("id", cluster=clusters_N)
     rest, repeated = without_near_duplicates(parts.train, parts.train.join(numbers, on="id", maintain_order="left")["cluster"])
     return replace(parts, train=rest), repeated
+
+
+def _timed(rows: pl.DataFrame, made: bool) -> pl.DataFrame:
+    """Rows of a split that was made here keep their moment, for folds by time; in a given table it means nothing."""
+    return rows if made else rows.drop("moment", strict=False)
 
 
 def _searched(kept: dict[str, pl.DataFrame], splits: dict[str, pl.DataFrame], near: NearDuplicates | None) -> Searched:
@@ -237,6 +259,14 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
         issues.append(Issue("the train split", "must have at least two classes", found, "Add rows of other classes, or set data.label."))
     if issues:
         raise DataError(issues)
+
+
+def _refuse_too_many_folds(units: int, spec: Spec) -> None:
+    """Folds by time need one part more, which is only trained on."""
+    asked, needed = spec.evaluate.folds, isinstance(spec.data.split, ByTime)
+    if isinstance(asked, int) and asked + needed > units:
+        remedy = "Lower it, or set evaluate.folds: null."
+        raise DataError(Issue("evaluate.folds", f"must be at most {units - needed}, for {units} clusters and groups", str(asked), remedy))
 
 
 APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null to let look-alikes part."

@@ -11,6 +11,7 @@ import polars as pl
 from tunesmith.core.records import Finding, Issue
 from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
+from tunesmith.data.consensus import agreement_findings
 from tunesmith.data.load import FileRecord
 from tunesmith.data.split import Split
 from tunesmith.data.uniform import Uniform
@@ -43,6 +44,7 @@ class Story:
     uniform: Uniform
     survey: dict[str, Any]
     sources: list[dict[str, Any]]
+    annotators: dict[str, Any] | None
 
 
 def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: list[str], story: Story) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
             "masked": story.uniform.masked,
         },
         "survey": story.survey,
+        "annotators": story.annotators,
         "class_count": len(labels),
         "classes": _classes(splits, labels),
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
@@ -139,6 +142,7 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
         when = f"from {entry['first']} to {entry['last']}" if entry["first"] else "the review file says no time"
         name = entry["name"] or "unnamed"
         out.append(Finding(f"data/decisions/reviewer/{name}", f"rows that {name} decided about", entry["decisions"], "rows", note=when))
+    out += [finding for finding, _ in agreement_findings(profile["annotators"])] if profile["annotators"] else []
     for entry in profile["classes"]:
         for name in SPLITS:
             claim = f"rows of this class in the {SPLIT_NAMES[name]} split"
@@ -168,6 +172,8 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
         where |= {f"data/decisions/{action}": f"/decisions/{action}" for action in DECISIONS}
         for number, entry in enumerate(profile["decisions"]["reviewers"]):
             where[f"data/decisions/reviewer/{entry['name'] or 'unnamed'}"] = f"/decisions/reviewers/{number}/decisions"
+    if profile["annotators"]:
+        where |= {finding.id: f"/annotators{pointer}" for finding, pointer in agreement_findings(profile["annotators"])}
     for number, entry in enumerate(profile["sources"]):
         where |= {f"data/sources/{entry['name']}/{name}": f"/sources/{number}/{name}" for name in SOURCE_COUNTS}
     for number, entry in enumerate(profile["classes"]):
