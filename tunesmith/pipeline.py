@@ -8,6 +8,7 @@
     augment   changed copies of training rows, if they help    data/augmented.parquet
     train     fit the weights that the strategy names     model/  history.jsonl  checkpoints/ while it lasts
     evaluate  the validation split, then the test, once   predictions/
+    crossvalidate  models of folds, where the test has few rows    predictions/folds*.parquet
     document  report and card, from the ledger            report.html  MODEL_CARD.md
 
 A stage reads files of earlier stages and writes its own; `core/rundir.py` lets the finished ones be skipped.
@@ -32,7 +33,7 @@ from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
-from tunesmith.stages import augment, certify, document, embed, evaluate, inspect, prepare, resolve, train
+from tunesmith.stages import augment, certify, crossvalidate, document, embed, evaluate, inspect, prepare, resolve, train
 from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
@@ -48,6 +49,7 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("augment", augment.augment),
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
+    ("crossvalidate", crossvalidate.crossvalidate),
     ("document", document.document),
 )
 CHECKS = STAGES[:5]

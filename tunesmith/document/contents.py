@@ -14,7 +14,7 @@ import yaml
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir
 
-STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate")
+STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate", "crossvalidate")
 PREDICTIONS = "predictions/test.parquet"
 
 

@@ -57,7 +57,10 @@ def _certificate(run: RunDir) -> Iterator[Check]:
     parts = [pl.read_parquet(run.path / f"data/{name}.parquet") for name in SPLITS]
     leaks = pl.read_parquet(run.path / "data/leaks.parquet")
     counted = {name: len(leaking(leaks, name)) for name in ("test", "validation")}
-    counted |= {"clean": len(parts[2]) - counted["test"], "exact": len(parts[2].join(pl.concat(parts[:2]), on="id", how="semi"))}
+    counted |= {
+        "clean": len(parts[2]) - counted["test"],
+        "exact": len(parts[2].join(pl.concat(parts[:2], how="diagonal"), on="id", how="semi")),
+    }
     stated = {**content["leaking"], "clean": content["clean_test_rows"], "exact": content["exact"]["pairs"]}
     if counted != stated:
         yield Check(1, "data/certificate.json", "mismatch", f"{stated} recorded, {counted} counted again from data/leaks.parquet")
@@ -66,7 +69,7 @@ def _certificate(run: RunDir) -> Iterator[Check]:
         detail = "rows in crowds were compared with a part of their crowd; a search of the splits alone compares other parts"
         yield Check(1, "data/certificate.json", "skipped", detail)
         return
-    rows = pl.concat(parts)
+    rows = pl.concat(parts, how="diagonal")
     near = near_duplicates(whole_text(rows), content["jaccard"]["threshold"])
     places_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     found = {f"{split}/{other}": n for split, other, _, n in text_leaks(near, rows["id"], places_N)[1].iter_rows()}

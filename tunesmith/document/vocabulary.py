@@ -48,6 +48,7 @@ STAGES = {
     "train": "fits the weights",
     "tune": "searches for better settings",
     "evaluate": "scores the model and its baselines",
+    "crossvalidate": "trains models of folds, and scores what they say about rows that they have not seen",
 }
 
 LIKENESS = {

@@ -17,11 +17,12 @@ from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.schema import Evaluate
 
 CLEAN = "clean"
+FOLDS = "folds"
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What findings are made with. `prefix` of their ids: "validation", "test", or "test/baseline/NAME"."""
+    """What findings are made with. `prefix` of their ids: "validation", "test", "folds", or "test/baseline/NAME"."""
 
     labels: list[str]
     options: Evaluate
@@ -38,13 +39,15 @@ class Judging:
     def subject(self) -> str:
         """Whose predictions on what, to end a claim."""
         split, *baseline = self.prefix.split("/")
+        if split == FOLDS:
+            return f"of the baseline {baseline[-1]} on the same folds" if baseline else "on rows that the answering model has not seen"
         if baseline == [CLEAN]:
             return f"on the {split} rows that no earlier split knows"
         return f"of the baseline {baseline[-1]} on the {split} split" if baseline else f"on the {split} split"
 
 
 def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
-    """The metrics; for a split also its rows; for the test split also every class.
+    """The metrics; for a split also its rows; for the test split and for folds also every class.
 
     Args:
         predictions: columns label, predicted, probabilities; list columns mean that a row can carry several labels.
@@ -58,7 +61,7 @@ def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     metrics = metrics_for(answers.multi_label)
     for name, estimate in estimates(answers, metrics, judging.resampling).items():
         findings.append(_finding(name, f"{metrics[name].title} {judging.subject}", len(answers), estimate, judging))
-    return findings + (_classes(answers, judging) if judging.prefix == "test" else [])
+    return findings + (_classes(answers, judging) if judging.prefix in ("test", FOLDS) else [])
 
 
 def clean_findings(predictions: pl.DataFrame, leaking: pl.Series, judging: Judging) -> list[Finding]:

@@ -143,6 +143,12 @@ def _folds(facts: Facts) -> tuple[int | None, str]:
     return FOLDS, f"{few}, fewer than {FEW_TEST_ROWS}, and {facts.rows} rows in all are soon trained on"
 
 
+def read_rule(path: Path, name: str) -> str:
+    """The rule behind a value of a run's resolved.yaml; says that the spec gave it where it did."""
+    rule = str(yaml.safe_load(path.read_text("utf-8"))[name]["rule"])
+    return "the spec says so" if rule == "given" else rule
+
+
 def read_resolved(path: Path) -> Spec:
     """The Spec without open values that a run's resolved.yaml holds."""
     nested: dict[str, Any] = {}

@@ -28,7 +28,7 @@ from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
 
 SPLITS = ("train", "validation", "test")
-STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "document")
+STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "crossvalidate", "document")
 
 
 def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
@@ -77,6 +77,14 @@ class Context:
     def task(self) -> Task:
         """The task with the run's labels."""
         return make_task(self.given, self.labels, self.table("train"))
+
+    @cached_property
+    def training_task(self) -> Task:
+        """The task whose class weights count what is trained on: suspects as the spec says, and copies; only after the augment stage."""
+        targets = self.training.targets
+        if len(self.copies):
+            targets = np.concatenate([targets, self.targets_of(self.copies["from"])])
+        return make_task(self.given, self.labels, self.table("train"), targets)
 
     def table(self, split: str) -> pl.DataFrame:
         """Prepared rows of a split."""

@@ -39,7 +39,7 @@ def evaluate(context: Context, stage: StageWriter) -> None:
         Finding("environment/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured")
     )
     for name in context.spec.evaluate.baselines:
-        predictions = _majority(context) if name == "majority" else _features(context, stage)
+        predictions = baseline_answers(context, stage, name)
         judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")
         stage.find(*differences(test, predictions, judging))
     stage.find(*_environment())
@@ -50,6 +50,11 @@ def _judge(context: Context, stage: StageWriter, predictions: pl.DataFrame, file
     judging = Judging(context.labels, context.spec.evaluate, context.given.seed, prefix or file, artefact)
     stage.find(*findings_of(predictions, judging))
     return judging
+
+
+def baseline_answers(context: Context, stage: StageWriter, name: str) -> pl.DataFrame:
+    """Predictions of a baseline, learned from the context's training rows, on its test rows."""
+    return _majority(context) if name == "majority" else _features(context, stage)
 
 
 def _majority(context: Context) -> pl.DataFrame:

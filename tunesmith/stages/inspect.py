@@ -80,6 +80,12 @@ def inspect(context: Context, stage: StageWriter) -> None:
     context.watch(Progress("inspect", 1, 1, note=f"{content['suspects']['rows']} labels are probably wrong"))
 
 
+def suspects(context: Context) -> pl.DataFrame | None:
+    """The rows of data/suspects.parquet for the training rows of a context; None where no two folds can judge them."""
+    judged = _judge(context)
+    return None if judged is None else _suspects_table(context, judged)
+
+
 def _judge(context: Context) -> Judged | None:
     """Out-of-fold answers on the training rows, the strength chosen by their log loss, and the suspects; None without two folds."""
     loaded = load_features(context.rundir.path, "train")

@@ -57,7 +57,7 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
     size = size_of(model)
     encodings = [context.training_encoding(), context.encoding("validation")]
     shortcuts = Shortcuts(model, encodings, linear_decay=decay_is_linear(context.spec.train))
-    fitted = fit(model, _job(context, context.task, *shortcuts.encodings))
+    fitted = fit(model, _job(context, context.training_task, *shortcuts.encodings))
     shortcuts.undo()
     return model, size, fitted
 
@@ -120,7 +120,7 @@ def _linear(model: Any, context: Context) -> Fitted:
     parts = ((_trained_features(context)[0], context.training_encoding()), (validation, context.encoding("validation")))
     encodings = [feature_encoding(features_NE, encoding) for features_NE, encoding in parts]
     head = LinearHead(output).requires_grad_(True)
-    return fit(head, _job(context, FeatureTask(context.task), *encodings))
+    return fit(head, _job(context, FeatureTask(context.training_task), *encodings))
 
 
 def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> Job:

@@ -20,12 +20,15 @@ def metric_names(spec: Spec) -> tuple[str, ...]:
     return MANY_LABEL_METRICS if spec.data.multi_label else ONE_LABEL_METRICS
 
 
-def make_task(spec: Spec, labels: list[str], train: pl.DataFrame) -> Task:
-    """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class)."""
+def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.ndarray | None = None) -> Task:
+    """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class).
+
+    They are counted from `trained`, the targets of the rows that are trained on; from the rows of `train` when left out.
+    """
     options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
     gamma = spec.train.loss.gamma if isinstance(spec.train.loss, Focal) else None
     weights = None
     if spec.train.class_weights == "balanced":
-        targets_N = TextClassification(labels, **options).targets(train)
+        targets_N = TextClassification(labels, **options).targets(train) if trained is None else trained
         weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
     return TextClassification(labels, **options, label_smoothing=spec.train.label_smoothing, class_weights=weights, focal_gamma=gamma)
