@@ -54,7 +54,7 @@ def write_spec(folder: Path, tiny_bert: Path, **changes: Any) -> Path:
         "data": {"train": "tickets.csv", "text": "text", "label": "label"},
         "model": {"name": str(tiny_bert)},
         "strategy": {"kind": "features"},
-        "evaluate": {"resamples": 100},
+        "evaluate": {"resamples": 100, "folds": None},
         **changes,
     }
     path = folder / "tickets.yaml"

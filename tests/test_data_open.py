@@ -227,7 +227,7 @@ def test_a_run_from_a_database_and_a_remote_file(tmp_path: Path, tiny_bert: Path
     base, test = database(tmp_path / "t.db", table), in_memory(f"{tmp_path.name}/test.csv", tiny.table(24, seed=5))
     raw = {
         "name": "t", "data": {"train": base, "test": test}, "model": {"name": str(tiny_bert)}, "strategy": {"kind": "features"},
-        "evaluate": {"resamples": 100},
+        "evaluate": {"resamples": 100, "folds": None},
     }  # fmt: skip
     done = tunesmith.run(load_spec(raw), tmp_path / "runs")
     assert verify_run(RunDir(done.path), 2).ok

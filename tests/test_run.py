@@ -45,7 +45,7 @@ def raw_spec(folder: Path, tiny_bert: Path, **changes: Any) -> dict[str, Any]:
     train = {} if no_loop else {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
     base: dict[str, Any] = {
         "name": "t", "data": {"train": str(data)}, "model": {"name": str(tiny_bert)}, "train": train,
-        "evaluate": {"resamples": 100, "mistakes": 3},
+        "evaluate": {"resamples": 100, "mistakes": 3, "folds": None},
     }  # fmt: skip
     return {**base, **{k: {**base[k], **v} if isinstance(base.get(k), dict) else v for k, v in changes.items()}}
 

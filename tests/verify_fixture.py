@@ -41,7 +41,7 @@ def table(split: str, rows: int, multi_label: bool = False) -> pl.DataFrame:
 
 def spec(name: str, multi_label: bool = False) -> Spec:
     data = {"train": "t.csv", "multi_label": multi_label}
-    evaluate = {"metric": "micro_f1" if multi_label else "accuracy", "resamples": 100, "baselines": ["majority"]}
+    evaluate = {"metric": "micro_f1" if multi_label else "accuracy", "resamples": 100, "baselines": ["majority"], "folds": None}
     return load_spec({"name": name, "seed": 3, "data": data, "evaluate": evaluate})
 
 

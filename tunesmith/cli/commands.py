@@ -85,13 +85,15 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         yield "cut", f"{answer.cut} rows longer than {values['model.max_length']} tokens ({rules['model.max_length']})"
         yield "model", answer.model
         yield "strategy", ", ".join(f"{k.removeprefix('strategy.')} {v}" for k, v in values.items() if k.startswith("strategy."))
-        for key in ("train.epochs", "train.batch_size", "train.learning_rate", "train.precision", "evaluate.metric"):
+        for key in ("train.epochs", "train.batch_size", "train.learning_rate", "train.precision", "evaluate.metric", "evaluate.folds"):
             yield key, f"{values[key]}  ({rules[key]})"
     if answer.size is not None:
         yield "parameters", f"{answer.size.total:,} in all, {answer.size.trainable:,} trained"
     if answer.seconds is not None and answer.peak_memory_bytes is not None:
         yield "steps", str(answer.steps) if answer.steps else "none: a head on frozen features"
-        yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps"
+        folds = answer.resolved.spec.evaluate.folds if answer.resolved else None
+        folded = f", of that {_duration(answer.fold_seconds)} for {folds} models of cross-validation" if folds else ""
+        yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps{folded}"
         yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
     if answer.disk_bytes is not None and answer.disk_free_bytes is not None:
         yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"

@@ -68,7 +68,7 @@ def folding(splits: Mapping[str, pl.DataFrame], spec: Spec) -> Folding:
     """
     data, count = spec.data, spec.evaluate.folds
     assert isinstance(count, int), "only for a resolved spec with folds"
-    left_out = [name for name in ("validation", "test") if _stays_apart(name, data)]
+    left_out = [name for name in ("validation", "test") if stays_apart(name, data)]
     rows = in_order({name: table for name, table in splits.items() if name not in left_out})
     clusters_N = near_duplicates(whole_text(rows), data.near_duplicates.jaccard).clusters_N if data.near_duplicates else None
     units = units_of(rows["id"], clusters_N, rows["group"] if data.group else None)
@@ -107,7 +107,8 @@ def fold_of(whole: Folding, number: int, spec: Spec) -> Fold:
     return Fold(number, train, parts.validation, test, repeated, _unseen(train, test), _problem(train, parts.validation, test))
 
 
-def _stays_apart(name: str, data: Data) -> bool:
+def stays_apart(name: str, data: Data) -> bool:
+    """True when the rows of this split take no part in cross-validation."""
     given = data.model_dump()[name] is not None
     return given or isinstance(data.split, ByColumn) if name == "test" else given and isinstance(data.split, ByTime)
 

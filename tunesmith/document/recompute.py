@@ -11,10 +11,12 @@ import polars as pl
 from tunesmith.core.records import Finding
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.clean import SPLITS, content_ids
+from tunesmith.data.folding import folding
 from tunesmith.data.leaks import leaking, text_leaks
 from tunesmith.data.near import near_duplicates, whole_text
 from tunesmith.document.checks import Check, attempt
-from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
+from tunesmith.evaluate.evaluate import FOLDS, Judging, clean_findings, differences, findings_of
+from tunesmith.evaluate.folds import fold_findings
 from tunesmith.spec.defaults import read_resolved
 
 Predict = Callable[[RunDir, str], pl.DataFrame]
@@ -22,6 +24,7 @@ Predict = Callable[[RunDir, str], pl.DataFrame]
 PROBABILITY_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-9
 STORED_TOLERANCE = 1e-6
+FOLDED = f"predictions/{FOLDS}.parquet"
 PREDICTED = ("validation", "test")
 SHOWN = 3
 
@@ -35,6 +38,8 @@ def check_scores(run: RunDir) -> list[Check]:
     for name in sorted({*files, "predictions/test.parquet"}):
         checks += attempt(1, f"labels of {name}", lambda name=name: _labels(run, name))  # type: ignore[misc]
         checks += attempt(1, f"scores of {name}", lambda name=name: _recomputed(run, name))  # type: ignore[misc]
+    if FOLDED in files:
+        checks += attempt(1, f"folds of {FOLDED}", lambda: _folds(run))
     return checks
 
 
@@ -83,10 +88,14 @@ def _certificate(run: RunDir) -> Iterator[Check]:
 def _labels(run: RunDir, name: str) -> Iterator[Check]:
     """True labels as in the data; predicted labels and confidence as the probabilities say."""
     split = _parts(name)[0]
-    stored, rows = pl.read_parquet(run.path / name), pl.read_parquet(run.path / f"data/{split}.parquet")
-    what = f"labels of {name}"
+    stored, what = pl.read_parquet(run.path / name), f"labels of {name}"
+    if split == FOLDS:
+        every = pl.concat([pl.read_parquet(run.path / f"data/{part}.parquet") for part in SPLITS], how="diagonal")
+        rows, place = every.filter(pl.col("id").is_in(stored["id"].implode())), "the data"
+    else:
+        rows, place = pl.read_parquet(run.path / f"data/{split}.parquet"), f"data/{split}.parquet"
     if not stored["id"].equals(rows["id"]):
-        yield Check(1, what, "mismatch", f"its rows are not those of data/{split}.parquet, in this order")
+        yield Check(1, what, "mismatch", f"its rows are not those of {place}, in this order")
         return
     other = [i for i, (a, b) in enumerate(zip(stored["label"].to_list(), rows["label"].to_list(), strict=True)) if a != b]
     if other:
@@ -94,7 +103,7 @@ def _labels(run: RunDir, name: str) -> Iterator[Check]:
             1,
             what,
             "mismatch",
-            f"{len(other)} of {len(rows)} rows have another label in data/{split}.parquet, first {rows['id'][other[0]]}",
+            f"{len(other)} of {len(rows)} rows have another label in {place}, first {rows['id'][other[0]]}",
         )
         return
     wrong = [i for i, right in enumerate(_follow(stored, _label_names(run))) if not right]
@@ -102,6 +111,22 @@ def _labels(run: RunDir, name: str) -> Iterator[Check]:
         yield Check(1, what, "mismatch", f"{len(wrong)} answers do not follow from their probabilities, first row {stored['id'][wrong[0]]}")
     else:
         yield Check(1, what, "verified", f"{len(rows)} rows")
+
+
+def _folds(run: RunDir) -> Iterator[Check]:
+    """The fold of each row, dealt again: clusters and groups are searched again, so none of them is cut."""
+    spec, what = read_resolved(run.path / "resolved.yaml"), f"folds of {FOLDED}"
+    stored = pl.read_parquet(run.path / FOLDED)
+    whole = folding({split: pl.read_parquet(run.path / f"data/{split}.parquet") for split in SPLITS}, spec)
+    dealt = stored.select("id", "fold").join(whole.rows.select("id", again=whole.fold_N), on="id", how="left")
+    used = whole.rows.filter(np.isin(whole.fold_N, stored["fold"].unique().to_numpy()))
+    other = dealt.filter(pl.col("fold").ne_missing(pl.col("again")))
+    if len(other):
+        yield Check(1, what, "mismatch", f"{len(other)} of {len(stored)} rows belong to another fold, first {other['id'][0]}")
+    elif not used["id"].equals(stored["id"]):
+        yield Check(1, what, "mismatch", f"{len(used)} rows are in these folds, {len(stored)} have predictions")
+    else:
+        yield Check(1, what, "verified", f"{len(stored)} rows dealt again into {stored['fold'].n_unique()} folds")
 
 
 def _follow(stored: pl.DataFrame, labels: list[str]) -> Iterator[bool]:
@@ -122,13 +147,13 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
     """Every finding made from a predictions file, made again and compared."""
     split, *baseline = _parts(name)
     spec, what = read_resolved(run.path / "resolved.yaml"), f"scores of {name}"
-    if split not in PREDICTED or len(baseline) > 1 or (baseline and baseline[0] not in spec.evaluate.baselines):
+    if split not in (*PREDICTED, FOLDS) or len(baseline) > 1 or (baseline and baseline[0] not in spec.evaluate.baselines):
         yield Check(1, what, "skipped", "not the predictions of a split or of a baseline")
         return
     prefix = f"{split}/baseline/{baseline[0]}" if baseline else split
     judging = Judging(_label_names(run), spec.evaluate, spec.seed, prefix)
     predictions = pl.read_parquet(run.path / name)
-    again = findings_of(predictions, judging)
+    again = fold_findings(predictions, judging) if prefix == FOLDS else findings_of(predictions, judging)
     if prefix == "test":
         again += clean_findings(predictions, leaking(pl.read_parquet(run.path / "data/leaks.parquet"), "test"), judging)
     if baseline:
@@ -177,6 +202,9 @@ def check_weights(run: RunDir, predict: Predict | None) -> list[Check]:
     for split in PREDICTED:
         what = f"predictions/{split}.parquet from the weights"
         checks += attempt(2, what, lambda split=split, what=what: _predicted(run, split, what, predict))  # type: ignore[misc]
+    if (run.path / FOLDED).exists():
+        detail = "the models of the folds are not kept, so nothing can predict these rows again; their scores are checked at level 1"
+        checks.append(Check(2, f"{FOLDED} from the weights", "skipped", detail))
     return checks
 
 

@@ -12,6 +12,7 @@ import torch
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.records import Issue
+from tunesmith.data.folding import stays_apart
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.prepare import prepare as prepare_data
 from tunesmith.models.advise import gather
@@ -51,6 +52,7 @@ class Plan:
     size: Size | None = None
     steps: int = 0
     seconds: float | None = None
+    fold_seconds: float = 0.0
     peak_memory_bytes: int | None = None
     disk_bytes: int | None = None
     disk_free_bytes: int | None = None
@@ -111,8 +113,19 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         plan.steps, training = cost.steps, cost.seconds
     else:
         plan.size, training = size_of(apply_strategy(model, spec.strategy)), HEAD_SECONDS_PER_ROW * len(prepared.train)
-    plan.seconds = training + _other_seconds(spec, encodings, forward)
+    plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
+    plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     plan.peak_memory_bytes = peak_memory_bytes()
+
+
+def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encoding], training: float, per_token: float) -> float:
+    """Seconds of cross-validation: each model is trained on its share of the rows, and each row is predicted once."""
+    count = spec.evaluate.folds
+    if not isinstance(count, int):
+        return 0.0
+    taking_part = [split for split in rows if split == "train" or not stays_apart(split, spec.data)]
+    trained = sum(rows[split] for split in taking_part) * (1 - 1 / count) * rows["train"] / (rows["train"] + rows["validation"])
+    return count * training * trained / rows["train"] + sum(sum(encodings[split].lengths) for split in taking_part) * per_token
 
 
 def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:
