@@ -117,7 +117,8 @@ def text_columns(table: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
 
 def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFrame:
     """The rows with columns `text`, `text_pair` (only for pairs), `label` (text, or sorted lists), `source`, and where they are told
-    `group` and `annotator` (text), `moment` (microseconds since 1970) and `place` (train, validation or test); null where a cell says nothing.
+    `group` and `annotator` (text), `moment` (microseconds since 1970) and `place` (train, validation or test); null where a
+    cell says nothing.
 
     Raises:
         DataError: a chosen column holds values that cannot be texts or labels.

@@ -6,6 +6,7 @@ their consensus; everything that leaves is counted with its reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +16,19 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Finding, Issue
 from tunesmith.data.clean import Reason, cleaned_text, content_ids, empty_dropped, left_rows
-from tunesmith.data.columns import cleaned_label
+from tunesmith.data.columns import Columns, cleaned_label
 from tunesmith.data.item_agreement import rated
 from tunesmith.data.load import SOURCE
 from tunesmith.spec.schema import Data
 
 TEXT_CHARACTERS = 300
-ID_CHARACTERS = 16
 NAMES = (
     "annotator", "annotator_id", "annotatorid", "annotator_name", "worker", "worker_id", "workerid", "rater", "rater_id", "raterid",
     "coder", "coder_id", "labeler", "labeller", "labeler_id", "labeller_id", "labelled_by", "labeled_by", "annotated_by", "judge",
     "judge_id", "completed_by", "reviewer", "user_id",
 )  # fmt: skip
+NUMBERED = re.compile(r"(.*?)[ _.-]?(\d{1,2}|[a-zA-Z])")
+STEMS = ("label", "annotator", "annotation", "rater", "rating", "coder", "judge", "worker", "labeler", "labeller")
 
 
 @dataclass(frozen=True)
@@ -122,38 +124,64 @@ def agreement_findings(told: Mapping[str, Any]) -> list[tuple[Finding, str]]:
         out.append((finding, f"/measures/{place}/value"))
     for place, row in enumerate(told["annotators"]):
         claim = f"share of texts on which {row['annotator']} agrees with the majority of the others"
-        source, note = ("computed", "") if row["accuracy"] is not None else ("unknown", "no text with a majority of others")
-        finding = Finding(
-            f"data/annotators/accuracy/{row['annotator']}", claim, row["accuracy"], "", row["judged"], source=source, note=note
-        )  # type: ignore[arg-type]
-        out.append((finding, f"/annotators/{place}/accuracy"))
+        name, value = f"data/annotators/accuracy/{row['annotator']}", row["accuracy"]
+        unknown = Finding(name, claim, None, n=row["judged"], source="unknown", note="no text with a majority of others")
+        out.append((unknown if value is None else Finding(name, claim, value, n=row["judged"]), f"/annotators/{place}/accuracy"))
     return out
 
 
-def looks_like_annotators(table: pl.DataFrame, text: tuple[str, ...], label: str | None) -> tuple[str, str] | None:
-    """A column that seems to say who gave a label, and why: it is named so, or texts repeat and none has a value of it twice."""
-    others = [name for name in table.columns if name not in (*text, label, SOURCE)]
-    height, texts = table.height, table.select(text).n_unique() if text else table.height
-    if not text or texts > 0.9 * height:
+def unnamed_annotators(table: pl.DataFrame, columns: Columns, data: Data) -> list[Issue]:
+    """A warning where the spec names no annotators and a column, or several, look like them; nothing is taken without being asked."""
+    if data.annotator or isinstance(data.label, tuple):
+        return []
+    field, what = ("data.annotator", one) if (one := annotator_column(table, columns)) else ("data.label", label_columns(table, columns))
+    if not what:
+        return []
+    remedy = f"Set {field}: {what[0]} to train on the consensus of the annotators; until then each row stands for itself."
+    return [Issue(field, "should be named if several people labelled the same texts", f"{what[0]}: {what[1]}", remedy, fatal=False)]
+
+
+def annotator_column(table: pl.DataFrame, columns: Columns) -> tuple[str, str] | None:
+    """A column that seems to say who gave a label, and why: texts repeat, it has at most one row for each text and value, and it
+    is named so, or holds few enough values to be people."""
+    text, height = list(columns.text), table.height
+    texts = table.select(text).n_unique()
+    if texts > 0.9 * height:
         return None
     kinds = dict(table.schema)
+    others = [name for name in table.columns if name not in (*text, columns.label, SOURCE) and _may_name(kinds[name])]
     for name in sorted(others, key=lambda name: name.lower() not in NAMES):
-        if kinds[name].is_nested() or kinds[name].is_float() or kinds[name].is_temporal() or kinds[name] == pl.Binary:
+        filled = table.select(*text, name).drop_nulls(name)
+        people, named = filled[name].n_unique(), name.lower() in NAMES
+        if people < 2 or filled.height < 0.9 * height or filled.n_unique() < 0.98 * filled.height:
             continue
-        people = table[name].drop_nulls().n_unique()
-        once = table.select(*text, name).drop_nulls(name).n_unique() >= 0.98 * table[name].drop_nulls().len()
-        if people < 2 or not once or table[name].null_count() > height / 10:
-            continue
-        named = name.lower() in NAMES
-        if named or (people <= height / 5 and texts <= 0.6 * height and not _follows(table, text, name)):
-            what = "its name says so" if named else "no text has one of its values twice"
-            return name, f"{what}; {height:,} rows hold {texts:,} texts and {people:,} values of it"
+        if named or (people <= height / 5 and texts <= 0.6 * height and not _numbers_repeats(table, text, name)):
+            return name, f"{height:,} rows hold {texts:,} texts, and each of its {people:,} values at most once with a text"
     return None
 
 
-def _follows(table: pl.DataFrame, text: tuple[str, ...], name: str) -> bool:
-    """True for a column that only numbers the repeats of a text (0, 1, 2, …), which says nothing about who."""
-    return table[name].dtype.is_integer() and bool((table[name] <= table.select(pl.len().over(list(text))).to_series()).all())
+def label_columns(table: pl.DataFrame, columns: Columns) -> tuple[str, str] | None:
+    """Columns that seem to hold the labels of one annotator each, as a list in YAML, and why: they are numbered and share labels."""
+    numbered: dict[str, list[str]] = {}
+    for name in table.columns:
+        if found := NUMBERED.fullmatch(name):
+            numbered.setdefault(found[1].lower(), []).append(name)
+    kinds = dict(table.schema)
+    for stem, names in numbered.items():
+        if stem in STEMS and 2 <= len(names) <= 26 and all(_may_name(kinds[name]) and name not in columns.text for name in names):
+            values = [set(table[name].drop_nulls().cast(pl.String)) for name in names]
+            if all(len(own & values[0]) >= len(own) / 2 and own for own in values) and len(set().union(*values)) <= table.height / 2:
+                return f"[{', '.join(names)}]", "numbered columns that hold the same labels"
+    return None
+
+
+def _may_name(kind: pl.DataType) -> bool:
+    return not (kind.is_nested() or kind.is_float() or kind.is_temporal() or kind in (pl.Binary, pl.Boolean))
+
+
+def _numbers_repeats(table: pl.DataFrame, text: list[str], name: str) -> bool:
+    """True for a column that only numbers the rows of a text (0, 1, 2, …), which says nothing about who."""
+    return table[name].dtype.is_integer() and bool((table[name] <= table.select(pl.len().over(text)).to_series()).all())
 
 
 def _free(name: str, taken: list[str]) -> str:

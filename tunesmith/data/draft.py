@@ -14,6 +14,7 @@ import yaml
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.columns import SPLIT_WORDS, Columns, choose_columns
+from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
 from tunesmith.data.open import open_tables, refuse_other_folder
 from tunesmith.spec.addresses import is_address, seen_from
@@ -208,6 +209,11 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
         if separator:
             lines.append(f"  # multi_label: true  # many cells hold {_quoted(separator)}: uncomment both lines if it separates labels")
             lines.append(f"  # label_separator: {_quoted(separator)}")
+    if one := annotator_column(table, columns):
+        lines.append(f"  # annotator: {_quoted(one[0])}  # {_comment(one[1])}: uncomment if it says who gave the label")
+        lines.append("  # consensus: majority  # or dawid_skene: one label for each text that several judged")
+    elif several := label_columns(table, columns):
+        lines.append(f"  # label: {_comment(several[0])}  # {several[1]}: uncomment in place of the label above if each is an annotator's")
     others = [name for name in table.columns if name not in (*columns.text, columns.label, "__source__")]
     if others:
         lines.append(f"  # not used: {_comment(', '.join(others))}")

@@ -26,7 +26,7 @@ from tunesmith.data.clean import (
     without_unknown_labels,
 )
 from tunesmith.data.columns import Columns, check_labels, choose_columns, plain_table, require_columns
-from tunesmith.data.consensus import agree, judgements
+from tunesmith.data.consensus import agree, judgements, unnamed_annotators
 from tunesmith.data.decide import decide
 from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded
@@ -74,6 +74,7 @@ def prepare(spec: Spec) -> Prepared:
     """
     loaded, sources = _load(spec)
     columns, tables = _plain(loaded, spec.data)
+    unnamed = unnamed_annotators(loaded["train"].table, columns, spec.data)
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
     del loaded
@@ -100,7 +101,7 @@ def prepare(spec: Spec) -> Prepared:
     dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec.data)
     _refuse_too_many_folds(parts.units, spec)
-    warnings += [*agreed.issues, *_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
+    warnings += [*unnamed, *agreed.issues, *_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
     normalised = sum(part.normalised for part in cleaned.values())
     story = Story(

@@ -61,9 +61,9 @@ def _texts(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, dict[tuple[str
     columns = [name for name in TEXTS if name in rows.columns]
     names = [Name(name) for name in data.standardise if Name(name) not in LABEL_RULES]
     if "annotator" in rows.columns:  # one row of a file can be several judgements: its texts are changed and counted once
-        once, counts, found = _texts(rows.unique("source", keep="first", maintain_order=True).drop("annotator"), data)
-        changed = rows.drop(columns).join(once.select("source", *columns), on="source", how="left", maintain_order="left")
-        return changed.select(rows.columns), counts, found
+        once, changes, hidden = _texts(rows.unique("source", keep="first", maintain_order=True).drop("annotator"), data)
+        made = rows.drop(columns).join(once.select("source", *columns), on="source", how="left", maintain_order="left")
+        return made.select(rows.columns), changes, hidden
     rows, counts = apply(rows, [Rule(column, name) for column in columns for name in names])
     found: Counter[Kind] = Counter()
     for column in columns if data.mask else ():
