@@ -115,6 +115,7 @@ def _view(contents: Contents, plain: Claims) -> dict[str, Any]:
         "run": contents,
         "predictions": PREDICTIONS,
         "headline": story.headline(contents),
+        "folded": story.folded(contents),
         "metrics": [(name, vocabulary.metric(name), story.comparisons(contents, name)) for name in story.metric_names(contents)],
         "limits": story.limits(contents),
         "few_test_rows": story.FEW_TEST_ROWS,

@@ -61,6 +61,11 @@ class Claims:
         finding = self.contents.findings.get(name)
         return finding is not None and finding.value is not None
 
+    def positive(self, name: str) -> bool:
+        """True when the finding is there and is a number above 0."""
+        finding = self.contents.findings.get(name)
+        return finding is not None and isinstance(finding.value, (int, float)) and finding.value > 0
+
     def number(self, name: str, form: Form = "auto") -> str:
         """The value of a finding; "unknown" with the reason when it could not be determined."""
         finding = self._use(name)

@@ -59,6 +59,7 @@ def _view(contents: Contents) -> dict[str, Any]:
         **_data_view(contents),
         "predictions": PREDICTIONS,
         "headline": story.headline(contents),
+        "folded": story.folded(contents),
         "spans": _spans(contents),
         "metrics": [(name, vocabulary.metric(name), story.comparisons(contents, name)) for name in story.metric_names(contents)],
         "limits": story.limits(contents),

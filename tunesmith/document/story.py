@@ -42,6 +42,16 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Cross-validation: the finding of its score, the comparisons over the same folds, ids of the folds' scores, and the classes."""
+
+    id: str
+    comparisons: tuple[Comparison, ...]
+    scores: list[str]
+    classes: list[ClassRow]
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the findings say against the model: classes by trouble, and comparisons that it did not win."""
 
@@ -58,10 +68,10 @@ def headline(contents: Contents) -> Headline:
     return Headline(name, vocabulary.metric(name), f"test/{name}", comparisons(contents, name))
 
 
-def comparisons(contents: Contents, metric: str) -> tuple[Comparison, ...]:
-    """The model against every baseline, the strongest baseline first."""
+def comparisons(contents: Contents, metric: str, root: str = "test") -> tuple[Comparison, ...]:
+    """The model against every baseline, the strongest baseline first. `root`: on the test, or over the folds."""
     lower = vocabulary.metric(metric).lower_is_better
-    found = [_comparison(contents, name, metric, lower) for name in contents.baselines]
+    found = [_comparison(contents, f"{root}/baseline/{name}/{metric}", name, lower) for name in contents.baselines]
     return tuple(sorted(found, key=lambda c: _strength(contents.findings.get(c.id), lower)))
 
 
@@ -71,6 +81,14 @@ def metric_names(contents: Contents) -> list[str]:
     known = [name for name in vocabulary.METRICS if name in found]
     ordered = known + sorted(set(found) - set(known))
     return sorted(ordered, key=lambda name: name != contents.metric)
+
+
+def folded(contents: Contents) -> Folded | None:
+    """What cross-validation says; None when there was none."""
+    identity, scores = f"folds/{contents.metric}", [name for name in contents.findings if name.startswith("folds/score/")]
+    if identity not in contents.findings:
+        return None
+    return Folded(identity, comparisons(contents, contents.metric, "folds"), scores, class_rows(contents, "folds"))
 
 
 def limits(contents: Contents) -> Limits:
@@ -113,8 +131,7 @@ def seconds_total(contents: Contents) -> float:
     return float(sum(entry["seconds"] for entry in contents.stages.values()))
 
 
-def _comparison(contents: Contents, name: str, metric: str, lower: bool) -> Comparison:
-    identity = f"test/baseline/{name}/{metric}"
+def _comparison(contents: Contents, identity: str, name: str, lower: bool) -> Comparison:
     difference = contents.findings.get(f"{identity}/difference")
     return Comparison(name, vocabulary.baseline(name, contents.multi_label), identity, _verdict(difference, lower))
 

@@ -40,6 +40,10 @@ def _score(contents: Contents) -> list[Row]:
         difference, note = _shown(contents, comparison.difference, "difference")
         about = f"difference {difference}{f', {note}' if note else ''}"
         rows.append(Row("score", f"  {vocabulary.BASELINE_NAMES.get(comparison.name, comparison.title)}", value, about))
+    if folded := story.folded(contents):
+        spread = " to ".join(_shown(contents, f"folds/{end}", "score")[0] for end in ("lowest", "highest"))
+        value, about = _shown(contents, folded.id, "score")
+        rows.append(Row("score", f"cross-validated {headline.metric.title}", value, f"{about}; folds from {spread}"))
     rows.append(Row("score", f"validation {headline.metric.title}", *_shown(contents, f"validation/{headline.name}", "score")))
     return rows
 

@@ -70,11 +70,11 @@ class Evaluation:
     is_best: bool
 
 
-def class_rows(contents: Contents) -> list[ClassRow]:
-    """Classes from the lowest F1 to the highest; then those without a score."""
+def class_rows(contents: Contents, root: str = "test") -> list[ClassRow]:
+    """Classes from the lowest F1 to the highest; then those without a score. Their findings stand under `root`."""
     rows = []
     for label in contents.labels:
-        prefix = f"test/class/{label}"
+        prefix = f"{root}/class/{label}"
         scores = {key: _value(contents, f"{prefix}/{key}") for key in ("n", "f1", "recall")}
         n = scores["n"] if scores["n"] is not None else _value(contents, f"data/class/{label}/test")
         rows.append(ClassRow(label, prefix, int(n or 0), scores["f1"], scores["recall"]))
