@@ -131,14 +131,20 @@ def check(data: Path, checks: Path, open_report: bool) -> None:
 def preview(path: Path, rows: int, overrides: list[str]) -> None:
     """Print training rows before and after augmentation."""
     from tunesmith.data.augment_text import preview as before_and_after
+    from tunesmith.data.augment_text import usable_paraphrases
     from tunesmith.data.prepare import prepare
 
     spec = load_spec(path, overrides)
     if spec.train.augment is None:
         remedy = "Add train.augment with operations, such as [keyboard, drop_words]."
         raise SpecError(Issue("train.augment", "must be set to be shown", "nothing", remedy))
+    shown, rule, said = prepare(spec).train.head(rows), spec.train.augment, None
+    if rule.paraphrase is not None:
+        from tunesmith.models.paraphrase import paraphrases
+
+        said = usable_paraphrases(shown, paraphrases(shown, rule.paraphrase, 1, spec.seed))[0]
     table = _table("operation", "before", "after")
-    for row in before_and_after(prepare(spec).train, spec.train.augment.operations, spec.seed, rows):
+    for row in before_and_after(shown, rule.operations, spec.seed, rows, said):
         table.add_row(*(_plain(row[name] or "none changed it") for name in ("operation", "before", "after")))
     console.print(table)
 

@@ -17,6 +17,8 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.core.seeding import seed_for
+from tunesmith.data.clean import cleaned_text
+from tunesmith.data.near import canonical_text
 
 Operation = Callable[[str, np.random.Generator], str]
 
@@ -197,19 +199,22 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def augmented(rows: pl.DataFrame, operations: Sequence[str], copies: int, seed: int) -> pl.DataFrame:
+def augmented(
+    rows: pl.DataFrame, operations: Sequence[str], copies: int, seed: int, paraphrases: Mapping[str, str] | None = None
+) -> pl.DataFrame:
     """`copies` new rows for each row, in its order: other columns stay, and `from` has the id of the row it comes from.
 
     rows: with `id` and `text`. Each new row has one operation, drawn by its own seed; where it changes nothing the next is tried.
     The new `id` is that of the row, "+" and the number of the copy; `operations` names what was done. `unchanged` is true where
-    no operation changed anything: sum it, and leave these rows out.
+    no operation changed anything: sum it, and leave these rows out. A copy whose id is in `paraphrases` has that text instead.
 
     Raises:
         DataError: an operation has no such name, there is none, or there are columns missing.
     """
-    _check(rows, operations, copies)
+    _check(rows, operations, copies, paraphrases)
+    said = paraphrases or {}
     made = [
-        _copy(text, f"augment {row} {copy}", operations, seed)
+        (said[f"{row}+{copy}"], "paraphrase") if f"{row}+{copy}" in said else _copy(text, f"augment {row} {copy}", operations, seed)
         for row, text in rows.select("id", "text").iter_rows()
         for copy in range(1, copies + 1)
     ]
@@ -225,23 +230,47 @@ def augmented(rows: pl.DataFrame, operations: Sequence[str], copies: int, seed: 
     )
 
 
-def preview(rows: pl.DataFrame, operations: Sequence[str], seed: int, most: int = 5) -> list[dict[str, Any]]:
+def usable_paraphrases(rows: pl.DataFrame, said: pl.DataFrame) -> tuple[dict[str, str], dict[str, int]]:
+    """Text by id of the copies that have one to use, cleaned as texts are, and how many have none for which reason.
+
+    rows: with `id` and `text`. said: `id`, `from`, `text`, `problem` of each copy. Reasons are the problems, and empty, unchanged
+    (but for case, punctuation or spacing), and repeated (an earlier copy of the row says the same).
+    """
+    origin = rows.select(pl.col("id").alias("from"), canonical_text(rows["text"]).alias("was"))
+    table = said.with_columns(cleaned_text(pl.col("text"))).join(origin, on="from", how="left", maintain_order="left")
+    table = table.with_columns(canonical_text(table["text"]).alias("is"))
+    reason = (
+        pl.when(pl.col("problem") != "").then(pl.col("problem")).when(pl.col("text") == "").then(pl.lit("empty"))
+        .when(pl.col("is") == pl.col("was")).then(pl.lit("unchanged"))
+        .when(~pl.struct("from", "is").is_first_distinct()).then(pl.lit("repeated"))
+    )  # fmt: skip
+    table = table.with_columns(reason.alias("reason"))
+    counts = table["reason"].drop_nulls().value_counts().sort("reason")
+    used = table.filter(pl.col("reason").is_null())
+    return dict(used.select("id", "text").iter_rows()), dict(counts.iter_rows())
+
+
+def preview(
+    rows: pl.DataFrame, operations: Sequence[str], seed: int, most: int = 5, paraphrases: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """The first rows `before` and `after` and the `operation`, None where nothing changed: what `augmented` gives as first copies."""
-    _check(rows, operations)
-    shown = []
-    for row, text in rows.head(most).select("id", "text").iter_rows():
-        after, name = _copy(text, f"augment {row} 1", operations, seed)
-        shown.append({"id": row, "before": text, "after": after, "operation": name})
-    return shown
+    first = rows.head(most)
+    made = augmented(first, operations, 1, seed, paraphrases)
+    return [
+        {"id": row, "before": before, "after": after, "operation": used[0] if used else None}
+        for (row, before), (after, used) in zip(
+            first.select("id", "text").iter_rows(), made.select("text", "operations").iter_rows(), strict=True
+        )
+    ]
 
 
-def _check(rows: pl.DataFrame, operations: Sequence[str], copies: int = 1) -> None:
+def _check(rows: pl.DataFrame, operations: Sequence[str], copies: int, paraphrases: Mapping[str, str] | None) -> None:
     issues = [
         Issue("augmentation", f"must be one of {', '.join(OPERATIONS)}", name, "Correct the name.")
         for name in operations
         if name not in OPERATIONS
     ]
-    if not operations:
+    if not operations and paraphrases is None:
         issues.append(Issue("augmentation", "must have an operation", "none", f"Choose from {', '.join(OPERATIONS)}."))
     issues += [
         Issue(f"column {name!r}", "must be in the rows to augment", "", "Clean the rows first.")

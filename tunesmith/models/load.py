@@ -90,6 +90,31 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
     return network.to(device())
 
 
+def load_generator(model: Model) -> Any:
+    """A pretrained model that writes text, with or without an encoder as its configuration says; every weight comes from its files.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are absent.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    head = AutoModelForSeq2SeqLM if load_config(model).is_encoder_decoder else AutoModelForCausalLM
+    with _explained(model), quiet():
+        network, report = head.from_pretrained(
+            model_path(model),
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+            dtype="float32",
+            output_loading_info=True,
+        )
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        found = f"{len(lacking)} weights that {type(network).__name__} needs are absent, such as {lacking[0]}"
+        raise ModelError(Issue("model.name", f"must be a model that writes text ({model.name})", found, "Name another folder or id."))
+    return network.to(device())
+
+
 def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None:
     """A new head is what fine-tuning is for; anything else that the checkpoint lacks would be random, and must not be."""
     inner = network.base_model_prefix + "."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tunesmith.core.records import Finding, Progress, Source
 from tunesmith.core.rundir import StageWriter
-from tunesmith.data.augment_text import augmented
+from tunesmith.data.augment_text import augmented, usable_paraphrases
 from tunesmith.data.near import canonical_text, whole_text
 from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.intervals import Estimate, Resampling, paired_differences
@@ -20,8 +20,18 @@ from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.linear import Linear, Penalty, fit_logistic
+from tunesmith.models.load import public_id
+from tunesmith.spec.schema import Model
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
+
+FAILURES = {
+    "too_long": "Copies not paraphrased because the model would not have seen the whole text",
+    "unfinished": "Copies not paraphrased because the paraphrase did not end within train.augment.paraphrase.max_new_tokens",
+    "empty": "Copies not paraphrased because the paraphrase was empty",
+    "unchanged": "Copies not paraphrased because the paraphrase was the text but for case, punctuation or spacing",
+    "repeated": "Copies not paraphrased because an earlier copy of the row says the same",
+}
 
 
 def augment(context: Context, stage: StageWriter) -> None:
@@ -31,7 +41,8 @@ def augment(context: Context, stage: StageWriter) -> None:
         context.watch(Progress("augment", 1, 1, note="nothing to do: train.augment is not set"))
         return
     rows = context.table("train")[context.training.rows]
-    made = augmented(rows, rule.operations, rule.copies, context.given.seed)
+    said = None if rule.paraphrase is None else _paraphrased(context, stage, rows)
+    made = augmented(rows, rule.operations, rule.copies, context.given.seed, said)
     unchanged = int(made["unchanged"].sum())
     made = made.filter(~pl.col("unchanged")).drop("unchanged")
     held_out = canonical_text(pl.concat([whole_text(context.table(split)) for split in ("validation", "test")]))
@@ -66,6 +77,25 @@ def augment(context: Context, stage: StageWriter) -> None:
         ),
     )
     context.watch(Progress("augment", 1, 1, note=f"{len(used)} copies kept: {_said(rule.gate, worse)}"))
+
+
+def _paraphrased(context: Context, stage: StageWriter, rows: pl.DataFrame) -> dict[str, str]:
+    """The paraphrases that may be used, by id of the copy; how many failed, and why, becomes findings."""
+    from tunesmith.models.paraphrase import paraphrases  # what writes text is loaded only where it is asked for
+
+    rule = context.given.train.augment
+    assert rule is not None and rule.paraphrase is not None, "asked for only where the spec has one"
+    watch = context.rows_watch("augment", "paraphrases")
+    said, failed = usable_paraphrases(rows, paraphrases(rows, rule.paraphrase, rule.copies, context.given.seed, watch))
+    asked = len(rows) * rule.copies
+    name = public_id(Model(name=rule.paraphrase.model))
+    useless = "Copies whose paraphrase was of no use, so that an operation took its place if one is named"
+    stage.find(
+        Finding("augment/paraphrased", "Copies that a model said in other words", len(said), "rows", asked, note=name),
+        Finding("augment/not_paraphrased", useless, sum(failed.values()), "rows", asked),
+        *(Finding(f"augment/paraphrase/{reason}", FAILURES[reason], failed.get(reason, 0), "rows", asked) for reason in FAILURES),
+    )
+    return said
 
 
 def _nothing(context: Context, stage: StageWriter, made: pl.DataFrame) -> None:
