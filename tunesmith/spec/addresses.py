@@ -11,6 +11,20 @@ ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECAS
 SQLITE = re.compile(r"(sqlite(?:\+\w+)?://)/([^/?][^?]*)(.*)", re.IGNORECASE | re.DOTALL)
 PASSWORD = re.compile(r"[^/?#]*://[^/?#@:]*:[^?#]+@|.*[?&;](password|passwd|pwd|token|secret|access_key)=[^&]", re.IGNORECASE)
 
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+IN_ARCHIVE = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, sorted(ARCHIVES, key=len, reverse=True)))}))(?:/+(.*))?", re.I | re.S)
+
+
+def archive_of(path: str) -> tuple[str, str] | None:
+    """The archive that a path or address names, and the name of the file in it (empty for the archive alone); None for others.
+
+    `photos.zip/train.csv` names a file of an archive, unless photos.zip is a folder.
+    """
+    found = IN_ARCHIVE.fullmatch(path)
+    if found is None or (not is_address(path) and os.path.isdir(found[1])):
+        return None
+    return found[1], found[2] or ""
+
 
 def is_address(path: str) -> bool:
     """True for an address with a scheme, such as s3://bucket/file.csv or sqlite:///file.db?table=rows."""

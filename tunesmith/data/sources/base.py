@@ -59,6 +59,12 @@ class Reason(StrEnum):
     UNKNOWN_ROLE = "unknown_role"
     EMPTY_CONTENT = "empty_content"
     TOOL_CALLS = "tool_calls"
+    ARCHIVE_LINK = "archive_link"
+    ARCHIVE_DEVICE = "archive_device"
+    NESTED_ARCHIVE = "nested_archive"
+    NAME_TWICE = "name_twice"
+    ENCRYPTED = "encrypted"
+    DAMAGED = "damaged"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -92,6 +98,12 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.UNKNOWN_ROLE: "A turn has a role that is none of system, user, assistant and tool.",
     Reason.EMPTY_CONTENT: "A turn is empty.",
     Reason.TOOL_CALLS: "A turn calls a tool; its call would be lost.",
+    Reason.ARCHIVE_LINK: "The member of the archive is a link; links in archives are not made.",
+    Reason.ARCHIVE_DEVICE: "The member of the archive is a device, pipe or another thing that is no file.",
+    Reason.NESTED_ARCHIVE: "The member is an archive itself; archives in archives are not opened.",
+    Reason.NAME_TWICE: "The archive holds a member with this name before; the first one was taken.",
+    Reason.ENCRYPTED: "The member of the archive is encrypted.",
+    Reason.DAMAGED: "The member of the archive is damaged or packed in a way that cannot be read.",
 }
 
 Left = tuple[str, Reason, str]  # source, reason, detail

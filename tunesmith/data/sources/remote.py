@@ -43,7 +43,7 @@ def fetched(address: str, cache: Path | None = None) -> Path:
         return Path(address.removeprefix("file://"))
     system, path = _opened(address)
     shown = without_secrets(address)
-    home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith" / "sources"
+    home = copies(cache)
     try:
         files = _files(system, path)
         version = _version(files)
@@ -55,6 +55,11 @@ def fetched(address: str, cache: Path | None = None) -> Path:
         problem = (str(error) or type(error).__name__).splitlines()[0].replace(address, shown)
         raise DataError(Issue(shown, "must be readable", problem, "Check the address and your access to it.")) from error
     return target
+
+
+def copies(cache: Path | None = None) -> Path:
+    """The folder for copies: the given one, or tunesmith/sources in the user's cache folder."""
+    return cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith" / "sources"
 
 
 def _opened(address: str) -> tuple[Any, str]:
