@@ -55,6 +55,10 @@ def _data(contents: Contents) -> list[Row]:
     clean = f"test/clean/{(headline := story.headline(contents)).name}"
     without = f"{headline.metric.title} without them {' '.join(_shown(contents, clean, 'score'))}" if clean in contents.findings else ""
     rows.append(Row("data", "test rows known before", _shown(contents, "certificate/leaking/test", "count")[0], without))
+    if told := contents.profile.get("annotators"):
+        alpha, within = _shown(contents, "data/agreement/alpha", "score")
+        about = f"Krippendorff's alpha {alpha}{f' ({within})' if within else ''}; {told['ties']:,} of {told['items']:,} texts a tie"
+        rows.append(Row("data", "annotators", f"{len(told['annotators']):,}", about))
     if contents.quality:
         action, changed = contents.quality["action"], _shown(contents, "labels/changed", "count")[0]
         treated = "" if action == "report" else f"{changed} {vocabulary.SUSPECT_RULES[action]}; "
