@@ -21,6 +21,7 @@ from tunesmith.data.labels import (
     suspects_regression,
     suspects_single,
     suspects_tokens,
+    trust,
 )
 from tunesmith.data.outliers import nearest
 
@@ -36,9 +37,11 @@ def planted(n: int = 300, classes: int = 3, share: float = 0.1, seed: int = 0) -
     return features, noisy, wrong, np.arange(n) % 5
 
 
-def nearest_centre(features: Any, targets: Any, classes: int = 3) -> Any:
+def nearest_centre(features: Any, targets: Any, weights: Any = None, classes: int = 3) -> Any:
     """A classifier whose probabilities are a softmax over squared distances to the classes' means."""
-    means = np.stack([features[targets == c].mean(0) if (targets == c).any() else np.zeros(8) for c in range(classes)])
+    weights = np.ones(len(targets)) if weights is None else weights
+    mine = [(features[targets == c], weights[targets == c]) for c in range(classes)]
+    means = np.stack([np.average(rows, 0, weight) if len(rows) else np.zeros(8) for rows, weight in mine])
 
     def predict(rows: Any) -> Any:
         logits = -0.5 * ((rows[:, None] - means) ** 2).sum(-1)
@@ -127,7 +130,9 @@ def test_the_loss_is_that_of_scikit_learn_over_judged_rows() -> None:
 def test_no_row_is_in_the_training_part_that_judges_it() -> None:
     seen: list[tuple[set[int], set[int]]] = []
 
-    def fit(features: Any, targets: Any) -> Any:
+    def fit(features: Any, targets: Any, weights: Any) -> Any:
+        assert weights is None or weights.tolist() == features[:, 0].tolist()
+
         def predict(rows: Any) -> Any:
             seen.append((set(features[:, 0].tolist()), set(rows[:, 0].tolist())))
             return np.full((len(rows), 2), 0.5)
@@ -138,10 +143,25 @@ def test_no_row_is_in_the_training_part_that_judges_it() -> None:
     out_of_fold(numbers, np.arange(20) % 2, np.arange(20) % 4, fit)
     assert all(not (train & held) for train, held in seen)
     assert set().union(*(held for _, held in seen)) == set(range(20))
+    out_of_fold(numbers, np.arange(20) % 2, np.arange(20) % 4, fit, np.arange(20.0))
     many = out_of_fold(numbers, np.stack([np.arange(20) % 2, np.arange(20) == 0], 1), np.arange(20) % 4, fit)
     assert many.missing == {(0, 1): 1} and not many.judged_N[0]
     with pytest.raises(DataError, match="two or more"):
         out_of_fold(numbers, np.zeros(20, int), np.zeros(20, int), fit)
+
+
+def test_trust_is_1_for_the_most_probable_label_and_for_rows_that_were_not_judged() -> None:
+    values = np.array([[0.6, 0.4], [0.6, 0.4], [0.0, 1.0]])
+    believed = trust(OutOfFold(values, np.array([True, True, False]), {}), np.array([0, 1, 0]))
+    assert believed.tolist() == pytest.approx([1.0, 0.4 / 0.6, 1.0])
+
+
+def test_judges_that_trust_doubtful_labels_less_are_surer_of_the_right_ones() -> None:
+    features, noisy, wrong, folds = planted(share=0.35)
+    first = out_of_fold(features, noisy, folds, nearest_centre)
+    second = out_of_fold(features, noisy, folds, nearest_centre, trust(first, noisy))
+    given = [out.probabilities_NC[np.arange(len(noisy)), noisy] for out in (first, second)]
+    assert given[1][wrong].mean() < given[0][wrong].mean() and given[1][~wrong].mean() > given[0][~wrong].mean()
 
 
 def test_impossible_probabilities_are_refused_and_one_class_is_said() -> None:

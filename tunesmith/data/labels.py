@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Predict = Callable[[Any], Floats]
-Fit = Callable[[Any, Any], Predict]
+Fit = Callable[[Any, Any, Any], Predict]
 
 FILTER = "low_self_confidence"
 ROBUST_Z = 3.5
@@ -124,7 +124,7 @@ class Overlap:
     second_is_first: float
 
 
-def out_of_fold(features_NE: Any, targets: NDArray[Any], folds_N: Ints, fit: Fit) -> OutOfFold:
+def out_of_fold(features_NE: Any, targets: NDArray[Any], folds_N: Ints, fit: Fit, weights_N: Floats | None = None) -> OutOfFold:
     """Probabilities (N, C) of each row from a model that was fitted without the row's fold.
 
     A class that a training part lacks gets probability 0 in its fold, the others are scaled to sum to 1, and both the
@@ -134,7 +134,8 @@ def out_of_fold(features_NE: Any, targets: NDArray[Any], folds_N: Ints, fit: Fit
         features_NE: an array or tensor that takes a mask of rows.
         targets: class ids (N,), or a 0/1 matrix (N, C).
         folds_N: the fold of each row, such that rows of one group share a fold; at least two folds.
-        fit: features and targets to a function of features that gives probabilities of all C classes.
+        fit: features, targets and weights (or None) to a function of features that gives probabilities of all C classes.
+        weights_N: how much each row counts when others are judged, such as `trust`; None for all alike.
 
     Raises:
         DataError: there are not two folds.
@@ -146,7 +147,8 @@ def out_of_fold(features_NE: Any, targets: NDArray[Any], folds_N: Ints, fit: Fit
     judged_N, missing = np.ones(len(folds_N), bool), dict[tuple[int, int], int]()
     for fold in folds.tolist():
         held_N = np.asarray(folds_N == fold)
-        probabilities = np.array(fit(features_NE[~held_N], targets[~held_N])(features_NE[held_N]), dtype=np.float64)
+        predict = fit(features_NE[~held_N], targets[~held_N], None if weights_N is None else weights_N[~held_N])
+        probabilities = np.array(predict(features_NE[held_N]), dtype=np.float64)
         classes = probabilities.shape[1]
         single = targets.ndim == 1
         seen_C = np.bincount(targets[~held_N], minlength=classes) > 0 if single else targets[~held_N].any(0)
@@ -176,6 +178,17 @@ def out_of_fold_loss(out: OutOfFold, targets: NDArray[Any]) -> float:
     values, given = out.probabilities_NC[rows], targets[rows]
     of_given = values[np.arange(len(rows)), given] if targets.ndim == 1 else np.where(given > 0, values, 1 - values)
     return float(-np.log(np.maximum(of_given, 1e-12)).mean())
+
+
+def trust(out: OutOfFold, targets_N: Ints) -> Floats:
+    """How far each label is believed, 0 to 1: its out-of-fold probability over that of the most probable label; 1 where not judged.
+
+    As weights of a second judging they keep wrong labels from teaching the judges. In `bench/labels.py` that named suspects
+    better on every set.
+    """
+    given_N = out.probabilities_NC[np.arange(len(targets_N)), targets_N]
+    believed_N: Floats = np.where(out.judged_N, given_N / np.maximum(out.probabilities_NC.max(1), 1e-12), 1.0)
+    return believed_N
 
 
 def suspects_single(targets_N: Ints, probabilities_NC: Floats, judged_N: Bools | None = None) -> Suspects:

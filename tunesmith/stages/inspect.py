@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +27,7 @@ from tunesmith.data.labels import (
     out_of_fold_loss,
     suspects_multi_label,
     suspects_single,
+    trust,
 )
 from tunesmith.data.learning_curve import curve_sizes, fit_power_law, learning_curve, untrusted, wilson_interval
 from tunesmith.data.near import near_duplicates, whole_text
@@ -103,11 +105,12 @@ def _judge(context: Context) -> Judged | None:
     found = []
     for number, strength in enumerate(STRENGTHS):
         context.watch(Progress("inspect", number, len(STRENGTHS), note=f"{FOLDS} folds, regression with strength {strength:g}"))
-        penalty = Penalty(strength, tolerance=TOLERANCE)
-        out = out_of_fold(features_NE, targets, folds_N, lambda x, y, penalty=penalty: _fitted(context, x, y, penalty))  # type: ignore[misc]
+        out = out_of_fold(features_NE, targets, folds_N, partial(_fitted, context, strength))
         found.append((out_of_fold_loss(out, targets), strength, out))
     _, strength, out = min(found, key=lambda entry: entry[0])
     if targets.ndim == 1:
+        context.watch(Progress("inspect", len(STRENGTHS), len(STRENGTHS), note="judged again, doubtful labels counting less"))
+        out = out_of_fold(features_NE, targets, folds_N, partial(_fitted, context, strength), trust(out, targets))
         suspects = suspects_single(targets, out.probabilities_NC, out.judged_N)
     else:
         suspects = _judged_alone(suspects_multi_label(targets.astype(np.int64), out.probabilities_NC), folds_N, set(out.missing))
@@ -131,8 +134,8 @@ def _decided(context: Context) -> list[str]:
     return list(profile["decisions"]["stay"]) if profile["decisions"] else []
 
 
-def _fitted(context: Context, features_NE: Tensor, targets: np.ndarray, penalty: Penalty) -> Any:
-    linear = fit_logistic(features_NE, targets, len(context.labels), penalty)
+def _fitted(context: Context, strength: float, features_NE: Tensor, targets: np.ndarray, weights_N: np.ndarray | None) -> Any:
+    linear = fit_logistic(features_NE, targets, len(context.labels), Penalty(strength, tolerance=TOLERANCE), weights_N)
 
     def predict(rows_NE: Tensor) -> np.ndarray:
         logits_NC = linear(rows_NE).double()
