@@ -280,8 +280,8 @@ def test_a_new_check_takes_the_place_of_the_old_one_and_never_that_of_a_run(tmp_
 
 def test_tables_and_what_is_not_there_go_the_other_way(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\nhello,a\nworld,b\n")
-    assert items_of(tmp_path / "t.csv") is None and items_of(tmp_path / "nothing") is None
-    assert (name_of(tmp_path / "my data" / "train.jsonl.gz"), name_of(tmp_path / "pets.json")) == ("my data-train", "pets")
+    assert items_of(str(tmp_path / "t.csv")) is None and items_of(str(tmp_path / "nothing")) is None
+    assert (name_of(str(tmp_path / "my data" / "train.jsonl.gz")), name_of(str(tmp_path / "pets.json"))) == ("my data-train", "pets")
 
 
 def test_equal_contents_are_groups_and_nothing_is_alone() -> None:

@@ -11,6 +11,7 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.load import SOURCE
+from tunesmith.data.sources.place import SPLIT_NAMES
 from tunesmith.spec.schema import ByColumn, ByTime, Data
 
 TEXT_NAMES = (
@@ -25,11 +26,6 @@ LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "area", "emotion",
     "tag", "tags", "genre", "department", "queue", "priority", "type", "gold_label", "gold", "y",
 )  # fmt: skip
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval"),
-    "test": ("test", "testing", "holdout"),
-}
 NEVER_A_LABEL = ("split", "fold", "set", "partition", "subset", "date", "time", "timestamp", "index", "lang", "language", "source")
 MOST_CLASSES = 10_000
 MOST_NAMES = 20
@@ -180,8 +176,7 @@ def _names(column: pl.Series, field: str) -> pl.Series:
 
 def _places(column: pl.Series) -> pl.Series:
     """The split that each cell names; null for any other word."""
-    words = {word: name for name, known in SPLIT_WORDS.items() for word in known}
-    return column.cast(pl.String).str.strip_chars().str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.String)
+    return column.cast(pl.String).str.strip_chars().str.to_lowercase().replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
 
 
 def check_labels(label: pl.Series) -> list[Issue]:

@@ -13,11 +13,14 @@ import yaml
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
-from tunesmith.data.columns import SPLIT_WORDS, Columns, choose_columns
+from tunesmith.data.clean import SPLITS
+from tunesmith.data.columns import Columns, choose_columns
 from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
-from tunesmith.data.open import open_tables, refuse_other_folder
-from tunesmith.spec.addresses import is_address, seen_from
+from tunesmith.data.open import is_database, open_tables, refuse_other_folder
+from tunesmith.data.sources.archive import files_in, located, stem_of
+from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
+from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.schema import Data
 
@@ -97,26 +100,20 @@ def _find(paths: list[str]) -> Found:
     files: list[str] = []
     listed: set[str] = set()
     for path in paths:
-        if is_address(path):
-            tables = [path]
-        elif os.path.isdir(path):
-            tables = _tables(path)
+        tables, folder = _named(path)
+        if folder:
             listed.update(tables)
-        else:
-            tables = matching_files(path)
         if not tables:
-            if os.path.isdir(path):
-                refuse_other_folder(Path(path), path)
+            if folder:
+                refuse_other_folder(folder, path)
             remedy = "Name a CSV, TSV, JSONL, JSON or Parquet file, or a folder with some."
-            raise DataError(
-                Issue(path, "must be a table or a folder with tables", "none" if os.path.isdir(path) else "no such file", remedy)
-            )
+            raise DataError(Issue(path, "must be a table or a folder with tables", "none" if folder else "no such file", remedy))
         files += [table for table in tables if table not in files]
     if len(files) == 1:
         return Found((files[0],), (), (), "")
     stray = [file for file in files if file in listed and split_of(file) is None and not _holds_rows(file)]
     files = [file for file in files if file not in stray]
-    sorted_files: dict[str, list[str]] = {split: [file for file in files if split_of(file) == split] for split in SPLIT_WORDS}
+    sorted_files: dict[str, list[str]] = {split: [file for file in files if split_of(file) == split] for split in SPLITS}
     if sorted_files["train"]:
         others = [file for file in files if split_of(file) is None]
         named = [file for file in others if file not in listed]
@@ -132,6 +129,22 @@ def _find(paths: list[str]) -> Found:
     return Found(tuple(files), (), (), "", tuple(stray))
 
 
+def _named(path: str) -> tuple[list[str], Path | None]:
+    """The tables that a path, glob, archive or address names, and the folder that holds them where one was named."""
+    archive = archive_of(path)
+    if archive and (is_address(archive[0]) or os.path.isfile(archive[0])):
+        tables = [name for file, name in files_in(path) if archive[1] or _is_table(file)]
+        return tables, None if archive[1] else located(path).path
+    if is_address(path):
+        folder = None if is_database(path) else located(path).path
+        if folder is None or not folder.is_dir():
+            return [path], None
+        return [f"{path.rstrip('/')}/{Path(name).name}" for name in _tables(str(folder))], folder
+    if os.path.isdir(path):
+        return _tables(path), Path(path)
+    return matching_files(path), None
+
+
 def _holds_rows(file: str) -> bool:
     """False for a JSON file of a folder that is no table, such as a list of label names."""
     if ".json" not in Path(file).suffixes:
@@ -145,8 +158,7 @@ def _holds_rows(file: str) -> bool:
 
 def split_of(path: str) -> str | None:
     """The split that a file is named after, such as "validation" for intents-dev.csv; None when its name says nothing."""
-    words = re.split(r"[^a-z]+", Path(path).name.lower().split(".")[0])
-    return next((split for split, known in SPLIT_WORDS.items() if any(word in known for word in words)), None)
+    return split_of_name(Path(path).name)
 
 
 def _tables(folder: str) -> list[str]:
@@ -160,23 +172,18 @@ def _is_table(path: Path) -> bool:
 
 def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
     """A single table named train gets the validation and test tables beside it, if they have the same columns."""
-    given = found.validation or found.test or len(found.train) != 1 or is_address(found.train[0])
+    given = found.validation or found.test or len(found.train) != 1 or is_address(found.train[0]) or archive_of(found.train[0])
     if given or split_of(found.train[0]) != "train":
         return found
     own = Path(found.train[0])
-    rest = _stem_without_split(own)
+    rest = without_split(own.name)
     beside: dict[str, tuple[str, ...]] = {"validation": (), "test": ()}
     for path in map(Path, _tables(str(own.parent))):
         split = split_of(str(path))
-        if split in beside and not beside[split] and _stem_without_split(path) == rest and _same_columns(path, loaded.table, hints):
+        if split in beside and not beside[split] and without_split(path.name) == rest and _same_columns(path, loaded.table, hints):
             beside[split] = (str(path),)
     why = "beside the train table, with the same columns"
     return replace(found, validation=beside["validation"], test=beside["test"], why=why if any(beside.values()) else "")
-
-
-def _stem_without_split(path: Path) -> str:
-    known = {word for words in SPLIT_WORDS.values() for word in words}
-    return "-".join(word for word in re.split(r"[^a-z0-9]+", path.name.lower().split(".")[0]) if word not in known)
 
 
 def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
@@ -248,8 +255,8 @@ def _strategy(rows: int) -> str:
 
 def _name(train: Path) -> str:
     """A name for the run: the table's, or its folder's when the table is just called train."""
-    stem = train.name.split(".")[0]
-    stem = train.resolve().parent.name if stem.lower() in SPLIT_WORDS["train"] else stem
+    stem = stem_of(train.name).split(".")[0]
+    stem = stem_of(train.resolve().parent.name) if SPLIT_NAMES.get(stem.lower()) == "train" else stem
     return re.sub(r"[^\w.\- ]+", "-", stem).lstrip(".- ")[:100] or "run"
 
 

@@ -24,11 +24,12 @@ from tunesmith.data.consensus import judgements
 from tunesmith.data.decode import compression_of
 from tunesmith.data.load import SOURCE, FileRecord, Loaded, Part, files_of, iter_batches, joined, open_table, read_file, short_names
 from tunesmith.data.sources import hub, remote, sql
+from tunesmith.data.sources.archive import files_in, located
 from tunesmith.data.sources.base import EXPLANATIONS, Items, Kind, Reason
 from tunesmith.data.sources.detect import Format, open_source, recognised
 from tunesmith.data.sources.mixed import chosen, shares
 from tunesmith.data.sources.place import Place
-from tunesmith.spec.addresses import is_address
+from tunesmith.spec.addresses import archive_of, is_address
 from tunesmith.spec.schema import Data
 
 WORDS: dict[Kind, str] = {
@@ -81,17 +82,19 @@ def open_tables(patterns: Sequence[str], data: Data, weights: Sequence[float] | 
     read: list[_Read] = []
     issues: list[Issue] = []
     files: dict[Path, tuple[int, str]] = {}
+    refused: dict[int, Counter[str]] = {}
     for entry, pattern in enumerate(patterns):
         try:
-            if _is_database(pattern):
+            if is_database(pattern):
                 read.append(_from_items(open_source(pattern), shown(pattern), entry))
             else:
                 files |= {path: (entry, name) for path, name in _files(pattern) if path not in files}
+                refused[entry] = Counter(str(reason) for _, reason, _ in located(pattern).left) if archive_of(pattern) else Counter()
         except DataError as error:
             issues += error.issues
     for (path, (entry, own)), name in zip(files.items(), short_names(list(files)), strict=True):
         try:
-            read.append(_from_file(path, own, name, entry, data))
+            read.append(_without(_from_file(path, own, name, entry, data), refused.pop(entry, Counter())))
         except DataError as error:
             issues += [replace(issue, where=issue.where.replace(str(path), own)) for issue in error.issues]
     if issues:
@@ -105,7 +108,7 @@ def open_batches(source: str, data: Data, rows: int) -> Iterator[pl.DataFrame]:
     Raises:
         DataError: it cannot be read.
     """
-    if _is_database(source):
+    if is_database(source):
         yield from _from_items(open_source(source), shown(source), 0).part.frame.iter_slices(rows)
     else:
         yield from iter_batches([str(path) for path, _ in _files(source)], data, rows)
@@ -120,7 +123,7 @@ def source_hashes(patterns: Iterable[str]) -> dict[str, str]:
     """
     hashes: dict[str, str] = {}
     for pattern in patterns:
-        if _is_database(pattern):
+        if is_database(pattern):
             found = {shown(pattern): rows_identity(open_source(pattern).table)[0]}
         else:
             found = {own: sha256_file(_no_folder(path, own)) for path, own in _files(pattern)}
@@ -157,13 +160,21 @@ def rows_identity(rows: pl.DataFrame) -> tuple[str, int]:
     return hashlib.sha256(names + b"".join(digests)).hexdigest(), sum(map(len, lines))
 
 
-def _is_database(pattern: str) -> bool:
+def is_database(pattern: str) -> bool:
     """True for sources of rows that are no files: databases and datasets of the hub."""
     return bool(sql.recognise(pattern) or hub.recognise(pattern))
 
 
 def _files(pattern: str) -> list[tuple[Path, str]]:
     """The files that a path, glob or address of a file names (copied to this machine where they are elsewhere), and what to call them."""
+    if archive := archive_of(pattern):
+        found = [(path, shown(own)) for path, own in files_in(pattern)]
+        if len(found) > 1 and not archive[1]:
+            own = shown(pattern)
+            refuse_other_folder(located(pattern).path, own)
+            names = ", ".join(name for _, name in found[:5])
+            raise DataError(Issue(own, "must hold one table", f"{len(found):,} files: {names}", f"Name one of them, or {own}/*.csv."))
+        return found
     if is_address(pattern):
         return [(remote.fetched(pattern), shown(pattern))]
     return [(path, str(path)) for path in files_of(pattern)]
@@ -175,6 +186,12 @@ def _from_file(path: Path, own: str, name: str, entry: int, data: Data) -> _Read
         part = read_file(path, name, data)
         return _Read(replace(part, file=replace(part.file, path=own)), entry, Counter())
     return _from_items(found[0].read(Place(path), found[1]), own, entry, path)
+
+
+def _without(read: _Read, refused: Counter[str]) -> _Read:
+    """The same, with the members of its archive that were refused counted and told."""
+    issues = [_left(read.part.file.path, reason, count) for reason, count in refused.most_common()]
+    return replace(read, part=replace(read.part, issues=(*read.part.issues, *issues)), unusable=read.unusable + refused)
 
 
 def _other_format(path: Path, data: Data) -> tuple[Format, str] | None:

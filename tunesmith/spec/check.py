@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from tunesmith.core.records import Issue
-from tunesmith.spec.addresses import has_password, is_address
+from tunesmith.spec.addresses import archive_of, has_password, is_address
 from tunesmith.spec.schema import SGD, Beams, ByColumn, Features, Focal, Spec
 
 LOOP_ONLY = (
@@ -38,7 +38,7 @@ def _files(spec: Spec) -> list[Issue]:
             elif field == "decisions" and os.path.isdir(pattern):
                 remedy = f"Name its files, such as {pattern.rstrip('/')}/*.csv."
                 issues.append(Issue(where, "must be a file", f"the folder {pattern}", remedy))
-            elif not matching_files(pattern):
+            elif not matching_files(archive[0] if (archive := archive_of(pattern)) else pattern):
                 folder = Path(pattern).parent
                 near = difflib.get_close_matches(Path(pattern).name, os.listdir(folder) if folder.is_dir() else [], 1)
                 issues.append(Issue(where, "must exist", pattern, f"Did you mean {folder / near[0]}?" if near else "Check the path."))

@@ -61,10 +61,13 @@ from tunesmith.data.item_copies import (
 )
 from tunesmith.data.item_sketches import picture_sketches, sound_sketches
 from tunesmith.data.item_splits import given_splits, proposed_split
+from tunesmith.data.open import is_database, shown
+from tunesmith.data.sources.archive import located, stem_of
 from tunesmith.data.sources.base import Items
 from tunesmith.data.sources.detect import FORMATS, open_source
 from tunesmith.data.sources.place import SPLIT_NAMES, Place
 from tunesmith.document.items_report import render_items_report
+from tunesmith.spec.addresses import is_address
 from tunesmith.stages.items_findings import item_findings
 
 Watch = Callable[[Progress], None]
@@ -76,28 +79,28 @@ CHECK_STAGES = frozenset(("prepare", "resolve", "embed", "certify", "inspect", "
 BEGUN = frozenset((".lock", ".manifest.json.writing", "spec.yaml"))
 
 
-def items_of(path: Path) -> Items | None:
-    """The items of a file or folder; None for a table to classify texts by, and for what no format but a table may be.
+def items_of(source: str) -> Items | None:
+    """The items of a file, folder, archive or address; None for a table to classify texts by, and for what no format but a table may be.
 
     Choices of several annotators are items, because their agreement is to be measured.
 
     Raises:
-        DataError: a format was recognised, and its data are damaged or hold nothing.
+        DataError: a format was recognised, and its data are damaged or hold nothing; or an address that cannot be read.
     """
-    if not path.exists():
+    if is_database(source) or not (path := located(source).path).exists():
         return None
     place = Place(path)
     if not any(form.recognise(place) for form in FORMATS if form.name != "table"):
         return None
-    items = open_source(str(path))
+    items = open_source(source)
     return None if items.kind == "table" and agreement_of(items) is None else items
 
 
-def name_of(path: Path) -> str:
+def name_of(source: str) -> str:
     """A name for the check: the file's without its endings, or the folder's; the folder's too for a file named like a split."""
-    whole = path.resolve()
-    stem = whole.name if path.is_dir() else whole.name.split(".")[0]
-    stem = f"{whole.parent.name}-{stem}" if not path.is_dir() and stem.lower() in SPLIT_NAMES else stem
+    whole = Path(shown(source).partition("?")[0]) if is_address(source) else Path(source).resolve()
+    stem = whole.name if whole.is_dir() else stem_of(whole.name).split(".")[0]
+    stem = f"{stem_of(whole.parent.name)}-{stem}" if not whole.is_dir() and stem.lower() in SPLIT_NAMES else stem
     return re.sub(r"[^\w.\- ]+", "-", stem).lstrip(".- ")[:100] or "items"
 
 

@@ -105,7 +105,7 @@ def unpacked(path: Path, cache: Path | None = None) -> Located:
         DataError: it is damaged, no archive, or refused whole (see the limits of this module); nothing of it stays then.
     """
     with _readable(path):
-        name = re.sub(r"[^\w.\- ]+", "-", _stem(path.name)).lstrip(".- ")[:100] or "archive"
+        name = re.sub(r"[^\w.\- ]+", "-", stem_of(path.name)).lstrip(".- ")[:100] or "archive"
         home = remote.copies(cache) / hashlib.sha256(f"{sha256_file(path)} {name}".encode()).hexdigest()[:24]
         if not (home / name).is_dir():
             home.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +270,8 @@ def _refuse(path: Path, expected: str, found: str, remedy: str) -> NoReturn:
     raise DataError(Issue(str(path), expected, found, remedy))
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """The name of an archive without its ending; any other name as it is."""
     return next((name[: -len(ending)] for ending in ARCHIVES if name.lower().endswith(ending)), name)
 
 

@@ -27,9 +27,10 @@ IMAGES = frozenset([".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", "
 AUDIO = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma"])
 CLUTTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 SPLIT_NAMES = {
-    "train": "train", "training": "train", "trn": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "dev": "validation", "test": "test", "testing": "test",
+    "train": "train", "training": "train", "trn": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
+"""The split that a word names, as a cell, a folder or a word of a file name; the only list of them."""
 KINDS: dict[str, Kind] = {"image": "image-classification", "audio": "audio-classification"}
 MAX_PIXELS = 89_478_485
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -267,8 +268,19 @@ def split_of(path: str) -> str | None:
 
 def split_of_file(path: Path) -> str | None:
     """train, validation or test where the file's name says so in a word, or else its folder."""
-    words = "".join(character if character.isalpha() else " " for character in path.name.lower()).split()
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), split_of(f"{path.parent.name}/"))
+    return split_of_name(path.name) or split_of(f"{path.parent.name}/")
+
+
+def split_of_name(name: str) -> str | None:
+    """train, validation or test where a word of the name says so; the first of these where several do."""
+    found = {SPLIT_NAMES.get(word) for word in re.split(r"[^a-z]+", name.lower())}
+    return next((split for split in ("train", "validation", "test") if split in found), None)
+
+
+def without_split(name: str) -> str:
+    """The words of a file's name but its endings and those of splits: equal for files that are splits of one thing."""
+    stem = re.sub(r"(\.(jsonl?|ndjson|csv|tsv|txt|parquet|pq|conll\w*|bio|iob2?|gz|zst))+$", "", name.lower())
+    return "-".join(word for word in re.split(r"[^a-z0-9]+", stem) if word and word not in SPLIT_NAMES)
 
 
 def prefix_of(root: Path, here: Path, folders: Sequence[str], names: Sequence[object]) -> str:
