@@ -35,6 +35,7 @@ from tunesmith.train.probe import estimate
 
 MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with two optimiser moments written beside the last one
 HEAD_SECONDS_PER_ROW = 1e-3
+SECONDS_PER_FOLD = 2.0  # loading and saving a model, and fitting the baselines
 
 
 @dataclass
@@ -125,7 +126,7 @@ def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encodin
         return 0.0
     taking_part = [split for split in rows if split == "train" or not stays_apart(split, spec.data)]
     trained = sum(rows[split] for split in taking_part) * (1 - 1 / count) * rows["train"] / (rows["train"] + rows["validation"])
-    return count * training * trained / rows["train"] + sum(sum(encodings[split].lengths) for split in taking_part) * per_token
+    return count * (SECONDS_PER_FOLD + training * trained / rows["train"]) + sum(sum(encodings[split].lengths) for split in taking_part) * per_token
 
 
 def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:
