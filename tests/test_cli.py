@@ -22,7 +22,7 @@ COMMANDS = {
     "init": {"data", "output", "force"},
     "plan": {"spec", "overrides", "name", "runs"},
     "check": {"data", "checks", "open_report"},
-    "preview": {"spec", "rows", "overrides"},
+    "preview": {"data", "rows", "overrides", "seed", "only", "output"},
     "run": {"spec", "overrides", "name", "runs"},
     "show": {"run", "open_report"},
     "compare": {"runs"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import typer
@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tunesmith.cli.progress import Display
-from tunesmith.core.errors import RunError, SpecError
+from tunesmith.core.errors import DataError, RunError, SpecError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
-from tunesmith.spec.addresses import is_address
+from tunesmith.spec.addresses import archive_of, is_address
 from tunesmith.spec.load import load_spec
 
 # Where nobody looks at a terminal (a log, a pipe), lines are wide enough for paths to stay whole.
@@ -39,7 +39,8 @@ def init(data: list[str], output: Path | None, force: bool) -> None:
     """Write a commented spec for a table."""
     from tunesmith.data.draft import draft_spec
 
-    first = Path(data[0].partition("?")[0])
+    archive = archive_of(data[0])
+    first = Path(archive[0] if archive else data[0].partition("?")[0])
     folder = Path() if is_address(data[0]) else first.parent
     target = output or folder / f"{first.name.split('.')[0] or 'spec'}.yaml"
     if target.exists() and not force:
@@ -99,7 +100,7 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"
 
 
-def check(data: Path, checks: Path, open_report: bool) -> None:
+def check(data: str, checks: Path, open_report: bool) -> None:
     """Examine data without training; print what was found and where the report is."""
     import yaml
 
@@ -109,13 +110,13 @@ def check(data: Path, checks: Path, open_report: bool) -> None:
     from tunesmith.pipeline import check as check_spec
     from tunesmith.stages.items import check_items, forget_items, items_of, name_of
 
-    is_spec = data.suffix in (".yaml", ".yml")
+    is_spec = data.endswith((".yaml", ".yml")) and not is_address(data)
     items = None if is_spec else items_of(data)
     with Display(console) as display:
         if items is not None:
             folder = check_items(items, name_of(data), checks, display)
         else:
-            spec = load_spec(data) if is_spec else load_spec(yaml.safe_load(draft_spec([str(data)], Path())))
+            spec = load_spec(Path(data)) if is_spec else load_spec(yaml.safe_load(draft_spec([data], Path())))
             forget_items(checks / spec.name)
             folder = check_spec(spec, checks, display)
     report = folder / "data_report.html"
@@ -147,6 +148,35 @@ def preview(path: Path, rows: int, overrides: list[str]) -> None:
     for row in before_and_after(shown, rule.operations, spec.seed, rows, said):
         table.add_row(*(_plain(row[name] or "none changed it") for name in ("operation", "before", "after")))
     console.print(table)
+
+
+def preview_items(path: Path, rows: int, seed: int, only: str | None, output: Path | None) -> None:
+    """Write a page of changed pictures or recordings, and print where it is."""
+    from tunesmith.stages.items import items_of, name_of
+    from tunesmith.stages.preview import Choice
+    from tunesmith.stages.preview import preview_items as write_page
+
+    items = items_of(str(path))
+    if items is None:
+        remedy = "Name a folder or file of them, or for texts a spec with train.augment."
+        raise DataError(Issue(str(path), "must be pictures, boxes or recordings", "a table", remedy))
+    names = tuple(name for name in (only or "").replace(",", " ").split())
+    page = write_page(items, name_of(str(path)), Choice(rows, seed, names), output or Path(f"preview-{name_of(str(path))}.html"))
+    _say(f"Wrote [bold]{_plain(str(page))}[/].")
+
+
+def is_spec(path: Path) -> bool:
+    """True for YAML, for what is not there, and for a JSON file in which no annotations are recognised."""
+    from tunesmith.stages.items import items_of
+
+    return path.suffix in (".yaml", ".yml") or not path.exists() or (path.suffix == ".json" and items_of(str(path)) is None)
+
+
+def refuse(options: Mapping[str, object], why: str) -> None:
+    """Stop where an option that was given has no effect."""
+    issues = [Issue(name, f"has no effect {why}", str(value), "Remove it.") for name, value in options.items() if value is not None]
+    if issues:
+        raise SpecError(issues)
 
 
 def run(path: Path, overrides: list[str], runs: Path) -> None:

@@ -54,7 +54,7 @@ def plan(spec: SpecPath, overrides: Overrides = None, name: Name = None, runs: R
 
 @app.command(epilog="Example: tunesmith check tickets.csv")
 def check(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table, folder, or spec.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Table, folder, archive, address such as sqlite:///f.db?table=t, or spec.")],
     checks: Annotated[Path, typer.Option("--checks", metavar="DIR", help="Folder of all checks.")] = Path("checks"),
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
 ) -> None:
@@ -64,16 +64,24 @@ def check(
     commands.check(data, checks, open_report)
 
 
-@app.command(epilog="Example: tunesmith preview tickets.yaml --rows 10")
+@app.command(epilog="Examples: tunesmith preview tickets.yaml --rows 10; tunesmith preview photos/ --only flip,rotate --seed 3")
 def preview(
-    spec: SpecPath,
-    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, metavar="N", help="How many training rows to show.")] = 5,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Spec, or a folder or file of pictures, boxes or recordings.")],
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, metavar="N", help="How many rows, pictures or recordings to show.")] = 5,
     overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Draws pictures or recordings and changes.")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="A,B", help="Changes to show; all when left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Page; preview-NAME.html when left out.")] = None,
 ) -> None:
-    """Show what the augmentation of a spec does to training rows, before and after."""
+    """Show what augmentation does: to training rows of a spec, or on a page to pictures, boxes and recordings."""
     from tunesmith.cli import commands
 
-    commands.preview(spec, rows, _overrides(overrides, None))
+    if commands.is_spec(data):
+        commands.refuse({"--seed": seed, "--only": only, "--output": output}, "with a spec: set seed and train.augment in it")
+        commands.preview(data, rows, _overrides(overrides, None))
+    else:
+        commands.refuse({"--set": overrides}, "without a spec")
+        commands.preview_items(data, rows, seed or 0, only, output)
 
 
 @app.command(epilog="Example: tunesmith run tickets.yaml --set strategy.kind=lora --name tickets-lora")
