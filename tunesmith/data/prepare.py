@@ -90,7 +90,6 @@ def prepare(spec: Spec) -> Prepared:
     cleaned = {name: clean(tables.pop(name), spec.data.on_conflict) for name in list(tables)}
     kept, across = clean_across({name: part.kept for name, part in cleaned.items()})
     kept, reviewed, decided = decide(kept, spec.data)
-    gone.append(reviewed)
     if columns.moment:
         kept["train"], timeless = without_moment(kept["train"])
         gone.append(timeless)
@@ -98,16 +97,14 @@ def prepare(spec: Spec) -> Prepared:
     parts, repeated = _apart(kept, near, spec)
     splits, unknown = without_unknown_labels({name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS})
     searched = _searched(kept, splits, near)
-    dropped = pl.concat([*gone, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
-    _refuse_too_few(splits, dropped, parts, spec.data)
-    _refuse_too_many_folds(parts.units, spec)
+    dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
+    _refuse_too_few(splits, dropped, parts, spec)
     warnings += [*unnamed, *agreed.issues, *_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
     labels = sorted(label_counts(splits["train"]["label"]))
-    normalised = sum(part.normalised for part in cleaned.values())
     story = Story(
         files,
         columns,
-        normalised,
+        sum(part.normalised for part in cleaned.values()),
         across.height,
         parts,
         tuple(warnings),
@@ -242,7 +239,8 @@ def group_warnings(rows: pl.DataFrame) -> list[Issue]:
     return issues
 
 
-def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, parts: Split, data: Data) -> None:
+def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, parts: Split, spec: Spec) -> None:
+    data = spec.data
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped["reason"].value_counts().iter_rows()))
     after = f" after {dropped.height} were dropped ({reasons})" if dropped.height else ""
     issues = []
@@ -258,16 +256,18 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
     if splits["train"].height and len(classes) < 2:
         found = f"{len(classes)}{after}"
         issues.append(Issue("the train split", "must have at least two classes", found, "Add rows of other classes, or set data.label."))
+    issues += _too_many_folds(parts.units, spec)
     if issues:
         raise DataError(issues)
 
 
-def _refuse_too_many_folds(units: int, spec: Spec) -> None:
-    """Folds by time need one part more, which is only trained on."""
+def _too_many_folds(units: int, spec: Spec) -> list[Issue]:
+    """A problem when there are more folds than clusters and groups; folds by time need one part more, which is only trained on."""
     asked, needed = spec.evaluate.folds, isinstance(spec.data.split, ByTime)
-    if isinstance(asked, int) and asked + needed > units:
-        remedy = "Lower it, or set evaluate.folds: null."
-        raise DataError(Issue("evaluate.folds", f"must be at most {units - needed}, for {units} clusters and groups", str(asked), remedy))
+    if not isinstance(asked, int) or asked + needed <= units:
+        return []
+    remedy = "Lower it, or set evaluate.folds: null."
+    return [Issue("evaluate.folds", f"must be at most {units - needed}, for {units} clusters and groups", str(asked), remedy)]
 
 
 APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null to let look-alikes part."
