@@ -18,6 +18,7 @@ from tunesmith.data.columns import Columns, choose_columns
 from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
 from tunesmith.data.open import is_database, open_tables, refuse_other_folder
+from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
 from tunesmith.spec.addresses import archive_of, is_address, seen_from
@@ -89,6 +90,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
         "data:",
         *_paths(found, folder),
         *_columns(loaded.table, columns),
+        *_split_column(loaded.table, found),
         *_shares(found),
         "",
     ]
@@ -239,6 +241,19 @@ def _separator(label: pl.Series) -> str | None:
             if parts.n_unique() < values.n_unique():
                 return separator
     return None
+
+
+def _split_column(table: pl.DataFrame, found: Found) -> list[str]:
+    """The line that takes the splits from a column `split`: in force for a dataset of the hub, whose splits these are; else proposed."""
+    name = next((name for name in table.columns if name.lower() == "split"), None)
+    if name is None or found.validation or found.test:
+        return []
+    words = {str(word).strip().lower() for word in table[name].drop_nulls().unique()}
+    known = {SPLIT_NAMES.get(word) for word in words}
+    if "train" not in known or len(known - {None}) < 2:
+        return []
+    line = f"split: {{kind: column, column: {_quoted(name)}}}  # its values: {_comment(', '.join(sorted(words)[:6]))}"
+    return [f"  {line}" if hub.recognise(found.train[0]) else f"  # {line}; uncomment to keep these splits"]
 
 
 def _shares(found: Found) -> list[str]:

@@ -76,6 +76,7 @@ def items_summary(run: RunDir) -> list[Row]:
         rows.append(("proposed split", sizes, f"{proposed['straddling']:,} pairs straddle it; see data/splits.parquet"))
     for measure in (content["agreement"] or {}).get("measures", []):
         rows.append(("agreement", "unknown" if measure["value"] is None else formatted(measure["value"], "score"), measure["name"]))
+    rows += [("warning", "", issue) for issue in content["issues"]]
     return [Row("items", *row) for row in rows]
 
 

@@ -29,7 +29,8 @@ def summary(run: RunDir) -> list[Row]:
 
 def data_summary(run: RunDir) -> list[Row]:
     """What a check of the data found."""
-    return _data(Contents.of(run))
+    contents = Contents.of(run)
+    return [*_data(contents), *(Row("data", "warning", "", warning) for warning in contents.profile.get("warnings", []))]
 
 
 def _score(contents: Contents) -> list[Row]:

@@ -79,7 +79,7 @@ CHECK_STAGES = frozenset(("prepare", "resolve", "embed", "certify", "inspect", "
 BEGUN = frozenset((".lock", ".manifest.json.writing", "spec.yaml"))
 
 
-def items_of(source: str) -> Items | None:
+def items_of(source: str | Path) -> Items | None:
     """The items of a file, folder, archive or address; None for a table to classify texts by, and for what no format but a table may be.
 
     Choices of several annotators are items, because their agreement is to be measured.
@@ -87,6 +87,7 @@ def items_of(source: str) -> Items | None:
     Raises:
         DataError: a format was recognised, and its data are damaged or hold nothing; or an address that cannot be read.
     """
+    source = str(source)
     if is_database(source) or not (path := located(source).path).exists():
         return None
     place = Place(path)
@@ -96,9 +97,10 @@ def items_of(source: str) -> Items | None:
     return None if items.kind == "table" and agreement_of(items) is None else items
 
 
-def name_of(source: str) -> str:
+def name_of(source: str | Path) -> str:
     """A name for the check: the file's without its endings, or the folder's; the folder's too for a file named like a split."""
-    whole = Path(shown(source).partition("?")[0]) if is_address(source) else Path(source).resolve()
+    address = is_address(str(source))
+    whole = Path(shown(str(source)).partition("?")[0]) if address else Path(source).resolve()
     stem = whole.name if whole.is_dir() else stem_of(whole.name).split(".")[0]
     stem = f"{stem_of(whole.parent.name)}-{stem}" if not whole.is_dir() and stem.lower() in SPLIT_NAMES else stem
     return re.sub(r"[^\w.\- ]+", "-", stem).lstrip(".- ")[:100] or "items"

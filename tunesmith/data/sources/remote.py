@@ -52,7 +52,8 @@ def fetched(address: str, cache: Path | None = None) -> Path:
         if version is None or not target.exists():
             _copy(system, path, files, target)
     except (OSError, ValueError, NotImplementedError) as error:
-        problem = (str(error) or type(error).__name__).splitlines()[0].replace(address, shown)
+        told = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        problem = told.splitlines()[0].replace(address, shown)
         raise DataError(Issue(shown, "must be readable", problem, "Check the address and your access to it.")) from error
     return target
 
