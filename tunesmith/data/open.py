@@ -89,7 +89,8 @@ def open_tables(patterns: Sequence[str], data: Data, weights: Sequence[float] | 
                 read.append(_from_items(open_source(pattern), shown(pattern), entry))
             else:
                 files |= {path: (entry, name) for path, name in _files(pattern) if path not in files}
-                refused[entry] = Counter(str(reason) for _, reason, _ in located(pattern).left) if archive_of(pattern) else Counter()
+                if archive := archive_of(pattern):
+                    refused[entry] = Counter(str(reason) for _, reason, _ in located(archive[0]).left)
         except DataError as error:
             issues += error.issues
     for (path, (entry, own)), name in zip(files.items(), short_names(list(files)), strict=True):
@@ -171,7 +172,7 @@ def _files(pattern: str) -> list[tuple[Path, str]]:
         found = [(path, shown(own)) for path, own in files_in(pattern)]
         if len(found) > 1 and not archive[1]:
             own = shown(pattern)
-            refuse_other_folder(located(pattern).path, own)
+            refuse_other_folder(located(archive[0]).path, own)
             names = ", ".join(name for _, name in found[:5])
             raise DataError(Issue(own, "must hold one table", f"{len(found):,} files: {names}", f"Name one of them, or {own}/*.csv."))
         return found

@@ -15,16 +15,17 @@ from tunesmith.data.sources.quotes import located
 TAGS = ("tags", "ner_tags", "pos_tags", "labels")
 SPANS = ("spans", "entities")
 LABELS = ("label", "slot", "type", "tag", "entity", "category")
+SHARE = 0.8
 SPAN = pl.List(pl.Struct({"start": pl.Int64, "end": pl.Int64, "label": pl.String}))
 
 
 def recognise(place: Place) -> str | None:
     """Why these are tagged tokens or marked spans: the first objects hold lists of both, of the same length; None otherwise."""
     records = place.first_objects if place.shape in ("lines", "list") else []
-    if records and all(_tags(record) is not None for record in records):
+    if _most([_tags(record) is not None for record in records]):
         return f"the objects of {place.name} have `tokens` and a list of tags of the same length"
-    marked = [spans for record in records if (spans := _spans(record)) is not None]
-    if records and len(marked) == len(records) and any(marked):
+    marked = [_spans(record) for record in records]
+    if any(marked) and _most([spans is not None for spans in marked]):
         return f"the objects of {place.name} have a `text` and a list of spans with start, end and label"
     return None
 
@@ -39,7 +40,7 @@ def read(place: Place, why: str) -> Items:
     """
     left: list[Left] = []
     counts: Counter[str] = Counter()
-    tagged = _tags(place.first_objects[0]) is not None
+    tagged = any(_tags(record) is not None for record in place.first_objects)
     rows: list[dict[str, Any]] = []
     for source, record in place.objects(left):
         tags, spans = _tags(record), _spans(record)
@@ -58,6 +59,10 @@ def read(place: Place, why: str) -> Items:
     table = held(str(place.path), frame(rows, schema), left)
     kind = "token-classification" if tagged else "text-spans"
     return Items(kind, "tag-lines", why, None, table, dropped_table(left), tuple(issues))  # type: ignore[arg-type]
+
+
+def _most(fits: list[bool]) -> bool:
+    return sum(fits) >= SHARE * len(fits) > 0
 
 
 def _tags(record: dict[str, Any]) -> list[str] | None:
