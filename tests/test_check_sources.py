@@ -179,9 +179,13 @@ def test_pictures_in_an_archive_are_checked(tmp_path: Path) -> None:
     assert code == 0 and "archive_link" in said
 
 
-def test_a_database_and_remote_files_are_checked_by_their_address(tmp_path: Path) -> None:
+def test_a_database_and_remote_files_are_checked_by_their_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
+    from tunesmith import pipeline
+
+    monkeypatch.setattr(pipeline, "CHECKS", pipeline.CHECKS[:1])  # what comes after the data are read is tested elsewhere
+    monkeypatch.setattr(pipeline, "render_data_report", lambda run: "")
     table = tiny.table(36)
     with closing(sqlite3.connect(tmp_path / "f.db")) as connection, connection:
         connection.execute("create table t (text, label)")

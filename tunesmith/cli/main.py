@@ -34,7 +34,7 @@ def _overrides(values: list[str] | None, name: str | None) -> list[str]:
 
 @app.command(epilog="Example: tunesmith init tickets.csv")
 def init(
-    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Table, or several, a folder of tables, or an address.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Table, or several, a folder or archive of tables, or an address.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write the spec.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing spec.")] = False,
 ) -> None:
