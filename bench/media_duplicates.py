@@ -1,6 +1,6 @@
 """Copies planted among pictures and recordings: the share found of each kind, and the pairs reported that were not planted.
 
-python bench/media_duplicates.py IMAGE_OR_AUDIO_FOLDER... [--rows 2000] [--share 0.3] [--show]
+python bench/media_duplicates.py IMAGE_OR_AUDIO_FOLDER... [--rows 2000] [--share 0.3] [--kinds KIND...] [--show]
 
 A fifth (--share) of the items gets one copy of a random kind. Pairs of two originals are counted as false here, although
 some are copies that were in the data before; --show names them.
@@ -101,6 +101,7 @@ def pitched(samples: Samples, rate: int, semitones: float) -> Samples:
     return np.pad(turned, (0, len(samples) - len(turned))).astype(np.float32)
 
 
+SEMITONES = (-2, -1.5, -1, 1, 1.5, 2)
 AUDIO_KINDS: dict[str, Callable[[Samples, int, Rng], tuple[Samples, int]]] = {
     "flac": lambda x, rate, rng: coded(x, rate, "FLAC", "PCM_16"),
     "level": lambda x, rate, rng: (x * np.float32(10 ** (rng.uniform(-12, 3) / 20)), rate),
@@ -111,7 +112,11 @@ AUDIO_KINDS: dict[str, Callable[[Samples, int, Rng], tuple[Samples, int]]] = {
     "mp3": lambda x, rate, rng: coded(x, rate, "MP3", "MPEG_LAYER_III"),
     "trimmed, mp3": lambda x, rate, rng: coded(trimmed(x, rng), rate, "MP3", "MPEG_LAYER_III"),
     "noise at 20 dB": lambda x, rate, rng: (noisy(x, rng), rate),
-    "pitch, 1 to 2 semitones": lambda x, rate, rng: (pitched(x, rate, float(rng.choice([-2, -1.5, -1, 1, 1.5, 2]))), rate),
+    "pitch, 1 to 2 semitones": lambda x, rate, rng: (pitched(x, rate, float(rng.choice(SEMITONES))), rate),
+    "pitch and tempo": lambda x, rate, rng: (
+        resample_poly(x, 1000, round(1000 * 2 ** (rng.choice(SEMITONES) / 12))).astype(np.float32),
+        rate,
+    ),
 }
 
 
@@ -135,11 +140,11 @@ def report(found: list[tuple[int, int]], planted: dict[int, tuple[int, str]], ki
             print("     ", files[a], files[b])
 
 
-def images(files: list[Path], share: float, show: bool) -> None:
+def images(files: list[Path], share: float, kinds: list[str], show: bool) -> None:
     """Plant, search and report for one folder of pictures."""
     from tunesmith.data.image_duplicates import find_image_pairs, thumbnail
 
-    rng, kinds = np.random.default_rng(7), list(IMAGE_KINDS)
+    rng, kinds = np.random.default_rng(7), [kind for kind in IMAGE_KINDS if kind in kinds or not kinds]
     pictures = [Image.open(file) for file in files]
     pictures = [picture if picture.mode in ("L", "RGB") else picture.convert("RGB") for picture in pictures]
     chosen = rng.permutation(len(files))[: int(share * len(files))]
@@ -153,12 +158,12 @@ def images(files: list[Path], share: float, show: bool) -> None:
     report(list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)), planted, kinds, [f.name for f in files], show)
 
 
-def recordings(files: list[Path], share: float, show: bool) -> None:
+def recordings(files: list[Path], share: float, kinds: list[str], show: bool) -> None:
     """Plant, search and report for one folder of recordings."""
     from tunesmith.data.audio import to_mono
     from tunesmith.data.audio_duplicates import FINGERPRINT_RATE, find_audio_pairs
 
-    rng, kinds = np.random.default_rng(7), list(AUDIO_KINDS)
+    rng, kinds = np.random.default_rng(7), [kind for kind in AUDIO_KINDS if kind in kinds or not kinds]
     sounds = [soundfile.read(file, dtype="float32") for file in files]
     chosen = rng.permutation(len(files))[: int(share * len(files))]
     planted = {len(files) + n: (int(row), kinds[n % len(kinds)]) for n, row in enumerate(chosen)}
@@ -175,6 +180,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--kinds", nargs="*", default=[], help="plant these kinds alone")
     parser.add_argument("--show", action="store_true", help="name the pairs that were not planted")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
@@ -182,7 +188,7 @@ def main() -> None:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".wav"))
         files = [files[i] for i in sorted(np.random.default_rng(1).permutation(len(files))[: options.rows])]
         print(f"{folder.name}: {len(files)} items", flush=True)
-        (recordings if files[0].suffix.lower() == ".wav" else images)(files, options.share, options.show)
+        (recordings if files[0].suffix.lower() == ".wav" else images)(files, options.share, options.kinds, options.show)
 
 
 if __name__ == "__main__":

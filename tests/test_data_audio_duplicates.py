@@ -13,6 +13,7 @@ from scipy.signal import butter, resample_poly, sosfilt
 
 from tunesmith.data.audio import resampled, to_mono
 from tunesmith.data.audio_duplicates import FINGERPRINT_RATE, find_audio_pairs, spectrogram
+from tunesmith.data.audio_pitch import pitch_spectrum, pitched
 
 RATE = FINGERPRINT_RATE
 FSDD = Path(__file__).parents[2] / "shared" / "data" / "fsdd" / "audio"
@@ -99,3 +100,36 @@ def test_takes_of_one_word_are_not_copies() -> None:
     copies = [CHANGES["mp3"](x) for x in takes[:10]] + [CHANGES["trimmed"](x) for x in takes[10:20]]
     found = find_audio_pairs(takes + copies)
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(n, len(takes) + n) for n in range(20)}
+
+
+@pytest.mark.parametrize("semitones", [-2.0, -1.0, 1.0, 1.5, 2.0])
+def test_short_copies_at_another_pitch_are_found(semitones: float) -> None:
+    factor = 2 ** (semitones / 12)
+    originals = [speech(seed, 0.6) for seed in range(15)]
+    same_tempo = [speech(seed, 0.6, factor) for seed in range(3)]
+    faster = [resample_poly(originals[seed], 1000, round(1000 * factor)).astype(np.float32) for seed in range(3, 6)]
+    found = find_audio_pairs([*originals, *same_tempo, *faster])
+    assert list(zip(found.left, found.right, strict=True)) == [(n, 15 + n) for n in range(6)]
+    heard = [float(match.split()[1]) for match in found.match]
+    assert np.allclose(heard, semitones, atol=0.5)
+
+
+def test_the_shift_is_that_of_the_other_and_none_is_no_copy() -> None:
+    one, other = pitch_spectrum(speech(1, 0.6)), pitch_spectrum(speech(1, 0.6, 2 ** (1.5 / 12)))
+    there, back = pitched(one, other), pitched(other, one)
+    assert there.semitones == 1.5 and back.semitones == -1.5
+    assert there.likeness == pytest.approx(back.likeness, abs=1e-4)
+    assert there.is_copy and not pitched(one, one).is_copy
+
+
+@pytest.mark.skipif(not FSDD.is_dir(), reason="the recordings of spoken digits are not here")
+def test_a_digit_at_another_pitch_is_told_from_other_takes_of_it() -> None:
+    files = [FSDD / f"{digit}_{speaker}_{take}.wav" for digit in (0, 8) for speaker in ("george", "nicolas") for take in range(10)]
+    takes = [to_mono(samples, rate, RATE)[0] for samples, rate in (soundfile.read(f, dtype="float32", always_2d=True) for f in files)]
+    moved = [
+        resample_poly(takes[n], 1000, round(1000 * 2 ** (s / 12))).astype(np.float32) for n, s in ((0, 2), (11, -2), (22, 1), (33, -1))
+    ]
+    found = find_audio_pairs([*takes, *moved])
+    pairs = set(zip(found.left.tolist(), found.right.tolist(), strict=True))
+    assert {(0, 40), (11, 41), (22, 42), (33, 43)} <= pairs
+    assert not [pair for pair in pairs if pair[1] < 40] and len(pairs) <= 6

@@ -2,7 +2,8 @@
 
 Candidates are the nearest neighbours of each recording by a whitened spectral profile of 3 x 64 numbers, also after moving
 it along the log-frequency axis. A candidate is verified by the normalised correlation of the waveforms at their best
-offset, or of the local detail of their log-frequency spectrograms at their best offset and pitch shift.
+offset, or of the local detail of their log-frequency spectrograms at their best offset and pitch shift. Short ones at another pitch
+are told from other takes by how much better they agree when shifted (see audio_pitch).
 
 Axis legend: N recordings, T frames, B bands, F profile numbers, P pairs.
 """
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.audio_pitch import GAIN, LIKENESS, pitch_spectrum, pitched
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -28,7 +31,9 @@ RANGE_DB, LOUD_DB = 50.0, 25.0
 PITCH_STEPS = tuple(range(-3, 4))
 """Shifts searched, in bands of 0.75 semitones: up to 2.25 semitones either way."""
 OVERLAP = 0.6
-NEIGHBOURS, PITCHED_NEIGHBOURS = 20, 5
+NEIGHBOURS, PITCHED_NEIGHBOURS = 20, 8
+SHORT_SECONDS, LONG_SECONDS = 1.0, 3.0
+"""Up to the first, detail tells copies of another pitch from other takes only by the gain of a shift; from the second, it does alone."""
 PRIOR_ROWS, PROFILE_NOISE = 50, 0.3
 BLOCK_ROWS = 1024
 
@@ -60,30 +65,58 @@ def find_audio_pairs(recordings: Sequence[Floats], waveform: float = 0.95, short
     peaks = np.array([np.abs(x).max() if len(x) else 0.0 for x in recordings])
     silent, heard = np.flatnonzero(peaks < 1e-3), np.flatnonzero(peaks >= 1e-3)
     spectra = [spectrogram(recordings[int(row)]) for row in heard]
+    prints = [_print(recordings[int(row)], spectrum) for row, spectrum in zip(heard, spectra, strict=True)]
     found, compared = [], 0
-    details = [_detail(spectrum) for spectrum in spectra]
     for a, b in _candidates(spectra):
         compared += 1
-        left, right = int(heard[a]), int(heard[b])
-        likeness = _waveform_similarity(recordings[left], recordings[right])
-        if likeness >= waveform:
-            found.append((left, right, likeness, "waveform"))
-            continue
-        likeness, step, frames = _spectral_similarity(details[a], details[b])
-        seconds = frames * HOP / FINGERPRINT_RATE
-        if likeness >= np.interp(seconds, [1, 3], [short, long]):
-            found.append((left, right, likeness, f"spectrum, {step * 12 / BANDS_PER_OCTAVE:+g} semitones" if step else "spectrum"))
+        match = _match(prints[a], prints[b], waveform, (short, long))
+        if match is not None:
+            found.append((int(heard[a]), int(heard[b]), *match))
     found.sort()
     statement = (
         f"{len(found)} pairs among {len(recordings)} recordings, of which {len(silent)} are silent and were not compared; "
         f"searched: the {NEIGHBOURS} nearest of each by spectral profile and {PITCHED_NEIGHBOURS} more at each of "
         f"{len(PITCH_STEPS) - 1} pitch shifts of up to 2.25 semitones; {compared} candidates compared, with a waveform "
         f"correlation of at least {waveform} or a spectral one of at least {short} (up to 1 s) to {long} (from 3 s), "
-        f"over at least {OVERLAP:.0%} of the shorter one"
+        f"over at least {OVERLAP:.0%} of the shorter one, or up to 3 s one of at least {LIKENESS} at another pitch that is {GAIN} "
+        f"better than at the same"
     )
     left_P, right_P = (np.array([pair[side] for pair in found], np.int64) for side in (0, 1))
     similarity_P = np.array([pair[2] for pair in found], np.float32)
     return AudioPairs(left_P, right_P, similarity_P, tuple(pair[3] for pair in found), silent, len(recordings), compared, statement)
+
+
+@dataclass(frozen=True)
+class _Print:
+    """What is compared of a recording: samples, detail of its spectrogram, and for short ones the finer one for pitch."""
+
+    samples: Floats
+    detail_TB: Floats
+    pitch_TB: Floats | None
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / FINGERPRINT_RATE
+
+
+def _print(samples: Floats, spectrum_TB: Floats) -> _Print:
+    short = len(samples) <= LONG_SECONDS * FINGERPRINT_RATE
+    return _Print(samples, _detail(spectrum_TB), pitch_spectrum(samples) if short else None)
+
+
+def _match(one: _Print, other: _Print, waveform: float, spectral: tuple[float, float]) -> tuple[float, str] | None:
+    """Similarity of two recordings and how they match; None where they are not copies."""
+    likeness = _waveform_similarity(one.samples, other.samples)
+    if likeness >= waveform:
+        return likeness, "waveform"
+    steps = (0,) if min(one.seconds, other.seconds) <= SHORT_SECONDS else PITCH_STEPS
+    likeness, step, frames = _spectral_similarity(one.detail_TB, other.detail_TB, steps)
+    if likeness >= np.interp(frames * HOP / FINGERPRINT_RATE, [SHORT_SECONDS, LONG_SECONDS], spectral):
+        return likeness, f"spectrum, {step * 12 / BANDS_PER_OCTAVE:+g} semitones" if step else "spectrum"
+    if one.pitch_TB is None or other.pitch_TB is None:
+        return None
+    moved = pitched(one.pitch_TB, other.pitch_TB)
+    return (moved.likeness, f"spectrum, {moved.semitones:+g} semitones") if moved.is_copy else None
 
 
 def spectrogram(samples: Floats) -> Floats:
@@ -127,7 +160,8 @@ def _candidates(spectra: Sequence[Floats]) -> Iterator[tuple[int, int]]:
     pairs: set[tuple[int, int]] = set()
     for step in PITCH_STEPS:
         count = min(NEIGHBOURS if step == 0 else PITCHED_NEIGHBOURS, len(base_NF) - 1)
-        moved = np.roll(profiles, step, axis=2).reshape(flat_NF.shape)
+        # Bands that come into view repeat the outermost one: what leaves at the other end is no likeness of theirs.
+        moved = profiles[:, :, np.clip(np.arange(BANDS) - step, 0, BANDS - 1)].reshape(flat_NF.shape)
         for start in range(0, len(base_NF), BLOCK_ROWS):
             query = _unit((moved[start : start + BLOCK_ROWS] - mean_F) @ matrix_FF)
             likeness = query @ base_NF.T
@@ -169,10 +203,10 @@ def _waveform_similarity(one: Floats, other: Floats) -> float:
     return float(np.max(np.abs(correlation) / np.sqrt(np.maximum(product, least))))
 
 
-def _spectral_similarity(one_TB: Floats, other_TB: Floats) -> tuple[float, int, int]:
+def _spectral_similarity(one_TB: Floats, other_TB: Floats, steps: Sequence[int]) -> tuple[float, int, int]:
     """Best normalised correlation, the pitch step of `other` against `one` that gives it, and the overlap in frames."""
     best = (-1.0, 0, 0)
-    for step in PITCH_STEPS:
+    for step in steps:
         a = one_TB[:, : BANDS - step] if step >= 0 else one_TB[:, -step:]
         b = other_TB[:, step:] if step >= 0 else other_TB[:, : BANDS + step]
         correlation, offsets, overlap = _correlation(a, b)
