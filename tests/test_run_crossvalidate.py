@@ -219,6 +219,28 @@ def test_suspects_and_copies_are_those_of_the_fold(tmp_path: Path, tiny_bert: Pa
     assert_class_weights(Context(spec, RunDir(ran.path), lambda _: None, StopRequest()))
 
 
+def test_a_row_that_the_run_had_paraphrased_is_not_paraphrased_again(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.models import paraphrase
+
+    asked: list[set[str]] = []
+
+    def paraphrases(rows: pl.DataFrame, rule: object, copies: int, seed: int, watch: object = None) -> pl.DataFrame:
+        asked.append(set(rows["id"]))
+        text = pl.format("in other words {} so to say", "text").alias("text")
+        return rows.select(pl.col("id") + "+1", pl.col("id").alias("from"), text, problem=pl.lit(""))
+
+    monkeypatch.setattr(paraphrase, "paraphrases", paraphrases)
+    sets = {"augment": {"paraphrase": {"model": "writer"}, "gate": False}}
+    spec = spec_of(tmp_path, tiny_bert, 2, train=sets)
+    ran = tunesmith.run(spec, tmp_path / "runs")
+    splits, whole = splits_of(ran), folding(splits_of(ran), spec)
+    own = set(splits["train"]["id"])
+    assert asked == [own, *(set(fold_of(whole, number, spec).train["id"]) - own for number in (1, 2))]
+    assert ran.findings["crossvalidate/copies"].value == sum(len(fold_of(whole, number, spec).train) for number in (1, 2))
+
+
 def assert_class_weights(context: Context) -> None:
     """They count the rows that are trained on: without suspects, with copies."""
     counts = np.bincount([row["labels"] for row in context.training_encoding().rows], minlength=3)

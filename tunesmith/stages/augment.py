@@ -25,6 +25,8 @@ from tunesmith.spec.schema import Model
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
 
+PARAPHRASES = "data/paraphrases.parquet"
+"""What the model said about rows, whether it is used or not. A fold begins with what the run has: no row is asked about twice."""
 FAILURES = {
     "too_long": "Copies not paraphrased because the model would not have seen the whole text",
     "unfinished": "Copies not paraphrased because the paraphrase did not end within train.augment.paraphrase.max_new_tokens",
@@ -86,7 +88,12 @@ def _paraphrased(context: Context, stage: StageWriter, rows: pl.DataFrame) -> di
     rule = context.given.train.augment
     assert rule is not None and rule.paraphrase is not None, "asked for only where the spec has one"
     watch = context.rows_watch("augment", "paraphrases")
-    said, failed = usable_paraphrases(rows, paraphrases(rows, rule.paraphrase, rule.copies, context.given.seed, watch))
+    known = pl.read_parquet(context.rundir.path / PARAPHRASES) if (context.rundir.path / PARAPHRASES).exists() else None
+    new = rows if known is None else rows.filter(~pl.col("id").is_in(known["from"].implode()))
+    made = paraphrases(new, rule.paraphrase, rule.copies, context.given.seed, watch) if len(new) or known is None else known.clear()
+    every = made if known is None else pl.concat([known, made])
+    stage.write(PARAPHRASES, every.write_parquet)
+    said, failed = usable_paraphrases(rows, every.filter(pl.col("from").is_in(rows["id"].implode())))
     asked = len(rows) * rule.copies
     name = public_id(Model(name=rule.paraphrase.model))
     useless = "Copies whose paraphrase was of no use, so that an operation took its place if one is named"

@@ -116,7 +116,7 @@ def _prepare(context: Context, fold: Fold, stored: Stored, inner: Context, stage
     """Files as prepare, resolve and embed would leave them for these rows; what the run knows is not computed again."""
     for split, rows in (("train", fold.train), ("validation", fold.validation), ("test", fold.test)):
         stage.write(f"data/{split}.parquet", rows.write_parquet)
-    for name in COPIED:
+    for name in (*COPIED, *([augment.PARAPHRASES] if (context.rundir.path / augment.PARAPHRASES).exists() else [])):
         shutil.copyfile(context.rundir.path / name, stage.path(name))
         stage.wrote(name)
     for split, numbers in rows_to_embed(inner).items():
