@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
@@ -66,6 +66,12 @@ CELLS = st.tuples(WORDS, st.sampled_from(["x", "y", " x", "", None]), st.sampled
 @given(st.lists(CELLS, min_size=1, max_size=30), st.sampled_from(["majority", "dawid_skene"]))
 def test_each_row_stays_or_leaves_once_and_the_majority_is_that_of_a_plain_count(rows: list[Row], rule: str) -> None:
     table = plain(rows)
+    said: dict[tuple[str, str], set[str]] = {}
+    for text, label, who in rows:
+        if text.strip() and label and label.strip() and who:
+            said.setdefault((text.strip(), who), set()).add(label.strip())
+    people = {who for _, who in said}
+    assume(len(people) < 2 or any(len(labels) == 1 for labels in said.values()))  # else there is no label to go by: refused
     done = agree({"train": table}, Data(train=("t",), annotator="annotator", consensus=rule))
     kept, left = done.tables["train"], done.dropped
     assert sorted([*kept["source"], *left["source"]]) == sorted(table["source"])
@@ -137,6 +143,12 @@ def test_a_row_of_a_wide_table_is_counted_once_whatever_leaves(tmp_path: Path) -
     adds_up(done)
     reasons = {reason: entry["rows"] for reason, entry in done.profile["dropped"].items()}
     assert reasons["empty_text"] == 1 and reasons["empty_label"] + reasons["no_split"] == 1
+
+
+def test_annotators_who_all_contradict_themselves_are_refused() -> None:
+    rows: list[Row] = [(text, label, who) for text, who in (("one", "anna"), ("two", "bert")) for label in "xy"]
+    with pytest.raises(DataError, match="at least one usable label"):
+        agree({"train": plain(rows)}, Data(train=("t",), annotator="annotator"))
 
 
 def test_one_annotator_or_a_test_table_without_them_is_told(tmp_path: Path) -> None:

@@ -131,7 +131,14 @@ def ratings(table: pl.DataFrame, order: Sequence[Any] | None = None) -> Ratings:
     distinct = whole.unique(maintain_order=True)
     agreed = distinct.filter(pl.len().over("item", "annotator") == 1)
     if not agreed.height:
-        raise DataError(Issue("annotations", "must have at least one usable label", f"{table.height} rows", "Check the table."))
+        raise DataError(
+            Issue(
+                "annotations",
+                "must have at least one usable label",
+                f"{table.height} rows: empty, or annotators who contradict themselves",
+                "Check the columns.",
+            )
+        )
     labels = tuple(agreed["label"].unique().sort()) if order is None else tuple(order)
     unknown = set(agreed["label"]) - set(labels)
     if unknown:

@@ -76,7 +76,7 @@ def agree(tables: Mapping[str, pl.DataFrame], data: Data) -> Agreed:
     in all of them; the same text in two tables is two items. Rows without text or label are left to cleaning.
 
     Raises:
-        DataError: texts times annotators are more than can be held.
+        DataError: texts times annotators are more than can be held, or every annotator contradicts themselves on every text.
     """
     judged = [name for name, table in tables.items() if "annotator" in table.columns]
     if not judged:
