@@ -111,7 +111,7 @@ class Data(Part):
     """Where the labelled rows are, which columns matter, and how they are cleaned and split."""
 
     train: Paths
-    """Labelled rows: tables or Label Studio JSON by path, glob, `a.zip/t.csv`, `sqlite:///f.db?table=t`, `hf://o/n`, `s3://…`; or a list."""
+    """Labelled rows: tables or Label Studio JSON: path, glob, `a.zip/t.csv`, `sqlite:///f.db?table=t`, `hf://o/n`, `s3://…`; a list."""
     weights: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
     """A weight for each entry of `train`: their shares of the rows, as many rows as there can be without repeating one."""
     validation: Paths | None = None
