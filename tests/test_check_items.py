@@ -134,7 +134,7 @@ def test_recordings_with_a_quieter_copy(tmp_path: Path) -> None:
     content, found, page = checked(tmp_path / "words", tmp_path)
     assert found["problem/not_audio"] == 1 and found["copies/near_pairs"] == 1 and found["copies/conflicts"] == 1
     assert {content["copies"]["shown"][0][f"{side}_name"] for side in ("left", "right")} == {"yes/1.wav", "no/quiet.wav"}
-    assert "<polygon" in page and "at another pitch that is" in page
+    assert "<polygon" in page and "Copies over 3 s that play at another speed are not found." in page
     assert content["sizes"][0]["what"] == "seconds" and content["sizes"][0]["p50"] == 1.2
 
 

@@ -72,7 +72,7 @@ def audio_copies(group_N: Array, searched_G: Array, recordings: Sequence[Array])
     found = find_audio_pairs(recordings)
     near = _edges(group_N, searched_G, (found.left, found.right, found.similarity), 0.55)
     words = f"Recordings of equal samples were compared once. {found.statement}."
-    return Copies("audio", near, found.match, "the same samples", words)
+    return Copies("audio", near, found.match, "the same samples", f"{words} Copies over 3 s that play at another speed are not found.")
 
 
 def exact_copies(kind: str, group_N: Array, same: str, why: str) -> Copies:
