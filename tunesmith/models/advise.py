@@ -44,9 +44,7 @@ def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -
     return Lengths(int(np.percentile(lengths, 50)), int(np.percentile(lengths, 99)), max(lengths), len(lengths))
 
 
-def gather(
-    task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, config: Any, fast_bfloat16: bool
-) -> tuple[Facts, Lengths]:
+def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, config: Any, fast_bfloat16: bool) -> tuple[Facts, Lengths]:
     """The Facts that `spec.defaults.resolve` needs, and the lengths behind them. `splits` has train, validation and test."""
     limit = max_length(processor, config)
     lengths = token_lengths(task, splits["train"], processor, limit)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
+
+EVERYWHERE = ("rel_embeddings", "relative_attention_bias")
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,75 @@ def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return name, module
 
 
+def running_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Names and modules of all blocks in the order in which they run: those of an encoder, then those of a decoder.
+
+    Raises:
+        ModelError: the model has no list of blocks.
+    """
+    name, modules = block_list(model)
+    lists = [(name, modules)]
+    parent, _, attribute = name.rpartition(".")
+    above, _, part = parent.rpartition(".")
+    if part == "decoder":  # T5, BART, Whisper: what the decoder reads is made by the encoder
+        encoder = f"{above}.encoder.{attribute}".lstrip(".")
+        lists = [(n, m) for n, m in model.named_modules() if n == encoder and isinstance(m, nn.ModuleList)] + lists
+    return [(f"{n}.{number}", block) for n, m in lists for number, block in enumerate(m)]
+
+
+def encoder_depth(model: nn.Module) -> int:
+    """How many blocks, from the bottom, depend on nothing but the blocks below: a decoder also reads what its encoder says."""
+    blocks = running_blocks(model)
+    first = blocks[0][0].rpartition(".")[0]
+    return sum(name.rpartition(".")[0] == first for name, _ in blocks)
+
+
+def random_layers(model: Any) -> str:
+    """What is random below every block while training, in words; empty when nothing but dropout is."""
+    config = model.config
+    if getattr(config, "layerdrop", 0.0) or getattr(config, "encoder_layerdrop", 0.0):
+        return "whole blocks are skipped at random while training (layerdrop in the model's configuration); set it to 0"
+    masked = getattr(config, "mask_time_prob", 0.0) or getattr(config, "mask_feature_prob", 0.0)
+    if masked and getattr(config, "apply_spec_augment", False):
+        return "parts of the sound are masked at random while training (apply_spec_augment in the model's configuration); set it to false"
+    return ""
+
+
+@contextmanager
+def share_position_bias(blocks: Sequence[Any], depth: int) -> Iterator[None]:
+    """T5 computes its position bias in the first block and hands it on: meanwhile the block above a cut computes it itself."""
+    own = [getattr(getattr(block, "layer", [None])[0], "SelfAttention", None) for block in (blocks[0], *blocks[depth : depth + 1])]
+    if len(own) < 2 or own[0] is None or own[1] is None or own[1].has_relative_attention_bias:
+        yield
+        return
+    own[1].has_relative_attention_bias, own[1].relative_attention_bias = True, own[0].relative_attention_bias
+    try:
+        yield
+    finally:
+        own[1].has_relative_attention_bias = False
+        del own[1].relative_attention_bias
+
+
 def dissect(model: nn.Module) -> Anatomy:
-    """The Anatomy of a model with a head. Parameters before the blocks are embeddings, those after them are the head."""
-    prefix = block_list(model)[0] + "."
+    """The Anatomy of a model with a head. Parameters before the blocks are embeddings, those after them are the head.
+
+    What stands between an encoder's blocks and a decoder's belongs to the block before it; positions that every block reads
+    (DeBERTa, MPNet) are embeddings wherever they stand.
+    """
+    prefixes = [f"{name}." for name, _ in running_blocks(model)]
     names = [name for name, _ in model.named_parameters()]
-    inside = [name.startswith(prefix) for name in names]
-    first = inside.index(True)
-    count = 1 + max(int(name.removeprefix(prefix).split(".")[0]) for name, is_block in zip(names, inside, strict=True) if is_block)
-    blocks: list[list[str]] = [[] for _ in range(count)]
-    for name, is_block in zip(names, inside, strict=True):
-        if is_block:
-            blocks[int(name.removeprefix(prefix).split(".")[0])].append(name)
-    embeddings = tuple(name for name, is_block in zip(names[:first], inside[:first], strict=True) if not is_block)
-    head = tuple(name for name, is_block in zip(names[first:], inside[first:], strict=True) if not is_block)
-    return Anatomy(embeddings, tuple(map(tuple, blocks)), head)
+    places = [next((n for n, prefix in enumerate(prefixes) if name.startswith(prefix)), None) for name in names]
+    inside = [number for number, place in enumerate(places) if place is not None]
+    embeddings, blocks, head, last = list[str](), [list[str]() for _ in prefixes], list[str](), 0
+    for number, (name, place) in enumerate(zip(names, places, strict=True)):
+        if number < inside[0] or (place is None and any(word in name for word in EVERYWHERE)):
+            embeddings.append(name)
+        elif number > inside[-1]:
+            head.append(name)
+        else:
+            last = last if place is None else place
+            blocks[last].append(name)
+    return Anatomy(tuple(embeddings), tuple(map(tuple, blocks)), tuple(head))
 
 
 def output_layer(model: nn.Module, outputs: int) -> tuple[str, nn.Linear]:

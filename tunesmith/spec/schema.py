@@ -14,7 +14,20 @@ from tunesmith.spec.augmentation import Augment as Augment
 from tunesmith.spec.augmentation import Beams as Beams
 from tunesmith.spec.augmentation import Paraphrase as Paraphrase
 from tunesmith.spec.augmentation import Sampled as Sampled
+from tunesmith.spec.optimization import SGD as SGD
+from tunesmith.spec.optimization import Adafactor as Adafactor
+from tunesmith.spec.optimization import Adam as Adam
+from tunesmith.spec.optimization import AdamW as AdamW
+from tunesmith.spec.optimization import CrossEntropy as CrossEntropy
+from tunesmith.spec.optimization import Focal as Focal
+from tunesmith.spec.optimization import Loss as Loss
+from tunesmith.spec.optimization import Optimizer as Optimizer
 from tunesmith.spec.part import Part as Part
+from tunesmith.spec.strategy import Features as Features
+from tunesmith.spec.strategy import Full as Full
+from tunesmith.spec.strategy import Layers as Layers
+from tunesmith.spec.strategy import Lora as Lora
+from tunesmith.spec.strategy import Strategy as Strategy
 
 Share = Annotated[float, Field(ge=0.0, le=0.5)]
 
@@ -175,117 +188,6 @@ class Model(Part):
     """Tokens kept per row; longer texts are cut and counted."""
 
 
-class Features(Part):
-    """Frozen encoder: its outputs are computed once, and a linear head is fitted on them. Fast; good for few rows."""
-
-    kind: Literal["features"]
-    """Selects this strategy."""
-    head: Literal["logistic", "linear"] = "logistic"
-    """"logistic": scikit-learn logistic regression, its strength chosen on validation. "linear": trained by the loop."""
-    pooling: Literal["mean", "model"] = "mean"
-    """"mean": mean over tokens. "model": what the model's own classification head reads."""
-
-
-class Layers(Part):
-    """The top blocks and the head are trained; embeddings and the blocks below stay as they are."""
-
-    kind: Literal["layers"]
-    """Selects this strategy."""
-    top: int = Field(default=2, ge=0)
-    """How many blocks are trained, counted from the top; 0 trains the head only."""
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Learning rate of each block relative to the block above it."""
-
-
-class Full(Part):
-    """Every weight is trained. The best score when there are enough rows."""
-
-    kind: Literal["full"]
-    """Selects this strategy."""
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Learning rate of each block relative to the block above it; the embeddings count as the lowest block."""
-
-
-class Lora(Part):
-    """Low-rank adapters (Hu et al. 2021) beside frozen weights; merged when saved, and kept beside the model."""
-
-    kind: Literal["lora"]
-    """Selects this strategy."""
-    rank: int = Field(default=16, ge=1, le=1024)
-    """Rank of the update of each weight matrix."""
-    alpha: float = Field(default=32.0, gt=0.0)
-    """Scale of the update: alpha / rank multiplies it."""
-    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Dropout on the input of the adapters."""
-    targets: Literal["all-linear", "attention"] | tuple[str, ...] = "all-linear"
-    """Which weights get an adapter: every linear layer, the attention projections, or names of modules."""
-
-
-Strategy = Annotated[Features | Layers | Full | Lora, Field(discriminator="kind")]
-
-
-class AdamW(Part):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-
-    kind: Literal["adamw"] = "adamw"
-    """Selects this optimiser."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Decay of the running mean of gradients and of their squares."""
-    eps: float = Field(default=1e-8, gt=0.0)
-    """Added to the denominator."""
-
-
-class Adam(Part):
-    """Adam (Kingma & Ba 2015); weight decay enters the gradient."""
-
-    kind: Literal["adam"]
-    """Selects this optimiser."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Decay of the running mean of gradients and of their squares."""
-    eps: float = Field(default=1e-8, gt=0.0)
-    """Added to the denominator."""
-
-
-class SGD(Part):
-    """Stochastic gradient descent with momentum."""
-
-    kind: Literal["sgd"]
-    """Selects this optimiser."""
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Share of the last update that is kept."""
-    nesterov: bool = False
-    """Nesterov's form of momentum; needs a momentum above 0."""
-
-
-class Adafactor(Part):
-    """Adafactor (Shazeer & Stern 2018): factored second moments, little memory."""
-
-    kind: Literal["adafactor"]
-    """Selects this optimiser."""
-
-
-Optimizer = Annotated[AdamW | Adam | SGD | Adafactor, Field(discriminator="kind")]
-
-
-class CrossEntropy(Part):
-    """The negative log probability of the label; for several labels a row, the sum over all labels."""
-
-    kind: Literal["cross_entropy"] = "cross_entropy"
-    """Selects this loss."""
-
-
-class Focal(Part):
-    """Cross-entropy times (1 - p)^gamma: what the model already knows counts less (Lin et al. 2017)."""
-
-    kind: Literal["focal"]
-    """Selects this loss."""
-    gamma: float = Field(default=2.0, ge=0.0, le=10.0)
-    """How much less; 0 is cross-entropy."""
-
-
-Loss = Annotated[CrossEntropy | Focal, Field(discriminator="kind")]
-
-
 class Train(Part):
     """How the weights are fitted."""
 
@@ -365,6 +267,19 @@ class Card(Part):
     """Who answers for the model."""
 
 
+class Store(Part):
+    """The frozen-prefix store: what untrained lower blocks say of a row is computed once, and kept for epochs, folds and other runs."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    """"auto" uses it when it pays, and says so; "always" fails, with the reason, where it cannot be had."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Number format on disk. float16 takes half the room, and rounds what is stored to 11 bits."""
+    max_gb: float = Field(default=20.0, gt=0.0)
+    """Largest size of the store in gigabytes; what was used longest ago is removed first."""
+    folder: str | None = None
+    """Where it is; ".store" beside the run directories when left out. `tunesmith store` looks after it."""
+
+
 class Spec(Part):
     """Everything a run needs to know."""
 
@@ -382,6 +297,8 @@ class Spec(Part):
     """Which weights are trained."""
     train: Train = Train()
     """How they are fitted."""
+    store: Store = Store()
+    """Frozen work is done once."""
     evaluate: Evaluate = Evaluate()
     """How the result is judged."""
     card: Card = Card()

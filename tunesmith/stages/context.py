@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Context:
     rundir: RunDir
     watch: Callable[[Progress], None]
     stop: StopRequest
+    store: Path | None = None
     _tables: dict[str, pl.DataFrame] = field(default_factory=dict)
     _encodings: dict[str, Encoding] = field(default_factory=dict)
 
@@ -85,6 +87,11 @@ class Context:
         if len(self.copies):
             targets = np.concatenate([targets, self.targets_of(self.copies["from"])])
         return make_task(self.given, self.labels, self.table("train"), targets)
+
+    @property
+    def store_folder(self) -> Path:
+        """Where frozen work is kept: where the spec says, or beside the run directories, so that other runs find it."""
+        return self.store or Path(self.given.store.folder or self.rundir.path.parent / ".store")
 
     def table(self, split: str) -> pl.DataFrame:
         """Prepared rows of a split."""

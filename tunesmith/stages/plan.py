@@ -126,7 +126,10 @@ def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encodin
         return 0.0
     taking_part = [split for split in rows if split == "train" or not stays_apart(split, spec.data)]
     trained = sum(rows[split] for split in taking_part) * (1 - 1 / count) * rows["train"] / (rows["train"] + rows["validation"])
-    return count * (SECONDS_PER_FOLD + training * trained / rows["train"]) + sum(sum(encodings[split].lengths) for split in taking_part) * per_token
+    return (
+        count * (SECONDS_PER_FOLD + training * trained / rows["train"])
+        + sum(sum(encodings[split].lengths) for split in taking_part) * per_token
+    )
 
 
 def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:

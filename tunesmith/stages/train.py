@@ -25,6 +25,7 @@ from tunesmith.stages.embed import HEAD_ROWS, load_features, sample_rows
 from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
 from tunesmith.train.head import FeatureTask, LinearHead, feature_encoding
 from tunesmith.train.optim import decay_is_linear
+from tunesmith.train.prefix import Used, Wish, with_prefix
 
 
 def train(context: Context, stage: StageWriter) -> None:
@@ -56,10 +57,30 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
     model = apply_strategy(model, context.spec.strategy)
     size = size_of(model)
     encodings = [context.training_encoding(), context.encoding("validation")]
-    shortcuts = Shortcuts(model, encodings, linear_decay=decay_is_linear(context.spec.train))
-    fitted = fit(model, _job(context, context.training_task, *shortcuts.encodings))
-    shortcuts.undo()
+    wish = Wish(context.spec.store, context.store_folder, float(context.spec.train.epochs or 1))
+    with with_prefix(model, context.training_task, encodings, wish, context.rows_watch("train", "frozen blocks")) as (task, rows, used):
+        stage.find(*_store_findings(used))
+        shortcuts = Shortcuts(model, rows, linear_decay=decay_is_linear(context.spec.train))
+        fitted = fit(model, _job(context, task, *shortcuts.encodings))
+        shortcuts.undo()
     return model, size, fitted
+
+
+def _store_findings(used: Used) -> list[Finding]:
+    """Whether frozen work was done once, and what that took."""
+    what = [Finding("store/used", "Whether frozen blocks were read from the store", "yes" if used.used else "no", note=used.reason)]
+    if used.used:
+        note = f"{used.damaged} rows of damaged files were computed again" if used.damaged else ""
+        what += [
+            Finding("store/depth", "Frozen blocks that were not computed while training", used.depth, "blocks"),
+            Finding("store/computed", "Rows whose frozen blocks were computed for this run", used.computed, "rows", used.rows, note=note),
+            Finding("store/bytes", "Size of these rows in the store", used.bytes, "bytes"),
+            Finding("store/seconds", "Time to fill and check the store", round(used.seconds, 1), "seconds", source="measured"),
+        ]
+    if used.recomputed:
+        claim = "Largest relative difference between stored and recomputed rows"
+        what.append(Finding("store/difference", claim, used.difference, n=used.recomputed, source="measured"))
+    return what
 
 
 def fitted_head(model: Any, context: Context) -> Linear:

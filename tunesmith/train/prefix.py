@@ -1,0 +1,246 @@
+"""The frozen-prefix store in training: what the untrained lower blocks say of a row is computed once and read ever after.
+
+`with_prefix` gives back rows and a task that behave like any other; the loop does not know. A row's key is made of its
+content, the weights below the cut, the cut and the number format, so one new row costs one row, and a network that was
+trained below the cut never shares with another.
+Shape suffixes: B = rows of a batch, T = tokens, E = width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import ModelError
+from tunesmith.core.records import Issue
+from tunesmith.data.batches import length_batches
+from tunesmith.data.store import Shelf, content_key, prune
+from tunesmith.models.anatomy import encoder_depth
+from tunesmith.models.forward import BATCH_ROWS
+from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
+from tunesmith.spec.schema import Store
+from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
+
+Watch = Callable[[int, int], None]
+EXAMPLE_ROWS = 3
+RECOMPUTED_SHARE = 0.01
+TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
+"""Largest difference between a stored and a recomputed state, relative to the largest state of the row."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What became of the store: `reason` says why it was used or not; the counts are rows, `bytes` what these rows take on disk."""
+
+    depth: int
+    used: bool
+    reason: str
+    rows: int = 0
+    computed: int = 0
+    damaged: int = 0
+    recomputed: int = 0
+    difference: float = 0.0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the store: the spec's options, the folder, and how many times the rows will be read, on average."""
+
+    options: Store
+    folder: Path
+    passes: float
+
+
+class PrefixTask:
+    """A task whose batches carry what the frozen blocks said: wraps a task and changes only `collate`."""
+
+    def __init__(self, task: Any, main_input: str, cut: Cut) -> None:
+        self.task, self.loss, self.decode = task, task.loss, task.decode
+        self.text, self.main_input, self.cut = main_input == "input_ids", main_input, cut
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """The task's own batch with `hidden`: (B, T, E) padded with zeros, or stacked where rows have one shape."""
+        if self.text:
+            batch: Batch = self.task.collate(rows)
+        else:
+            batch = {"labels": torch.from_numpy(np.stack([row["labels"] for row in rows]))} if "labels" in rows[0] else {}
+            batch[self.main_input] = torch.zeros(()).expand(len(rows), *self.cut.main[1:])
+        batch[GIVEN] = padded([row["stored"] for row in rows])
+        return batch
+
+
+def padded(states: Sequence[np.ndarray]) -> Tensor:
+    """States of rows as one float32 batch; shorter rows end in zeros."""
+    if len({state.shape for state in states}) == 1:
+        return torch.from_numpy(np.stack(states).astype(np.float32, copy=False))
+    out = np.zeros((len(states), max(len(state) for state in states), *states[0].shape[1:]), np.float32)
+    for number, state in enumerate(states):
+        out[number, : len(state)] = state
+    return torch.from_numpy(out)
+
+
+@contextmanager
+def with_prefix(
+    model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish, watch: Watch
+) -> Iterator[tuple[Any, list[Encoding], Used]]:
+    """Task, rows and facts; meanwhile the model reads the store, if that pays. Whether it did, and why not, is in the facts.
+
+    Args:
+        model: with the strategy applied.
+        task: how rows become batches.
+        encodings: all rows that the model will see meanwhile.
+        wish: what is asked for.
+        watch: hears of rows done while the store is filled.
+
+    Raises:
+        ModelError: the spec insists on a store that cannot be had.
+    """
+    plan = _planned(model, task, encodings, wish)
+    rows, cut, used = list(encodings), None, plan if isinstance(plan, Used) else plan[1]
+    if not isinstance(plan, Used):
+        cut = plan[0]
+        rows, used = _stored(model, task, encodings, wish, cut, used, watch)
+    if not used.used and wish.options.mode == "always":
+        raise ModelError(Issue("store.mode", "cannot be had as the spec says (always)", used.reason, "Set store.mode: auto."))
+    if cut is None or not used.used:
+        yield task, rows, used
+        return
+    with spliced(model, cut):
+        yield PrefixTask(task, model.main_input_name, cut), rows, used
+
+
+def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -> Used | tuple[Cut, Used]:
+    """The cut and what it will take; or why there is none."""
+    if wish.options.mode == "never":
+        return Used(0, False, "the spec says never")
+    try:
+        depth = min(frozen_depth(model), encoder_depth(model))
+    except ModelError:
+        return Used(0, False, "the model is not built of blocks")
+    if depth == 0:
+        return Used(0, False, "the lowest block is trained: nothing is frozen that could be kept")
+    if wish.passes <= 1 and wish.options.mode == "auto":
+        return Used(depth, False, "the rows are read once: there is nothing to save")
+    try:
+        cut = find_cut(model, _inputs(task, _example(encodings)), depth)
+    except ModelError as error:
+        return Used(depth, False, error.issues[0].found)
+    per_token = int(np.prod(cut.example[2:])) if len(cut.example) == 3 else int(np.prod(cut.example[1:]))
+    tokens = sum(sum(encoding.lengths) if len(cut.example) == 3 and model.main_input_name == "input_ids" else
+                 len(encoding.rows) * (cut.example[1] if len(cut.example) == 3 else 1) for encoding in encodings)  # fmt: skip
+    size = per_token * tokens * np.dtype(wish.options.dtype).itemsize
+    rows = sum(len(encoding.rows) for encoding in encodings)
+    if size > wish.options.max_gb * 1e9:
+        return Used(depth, False, f"it would take {size / 1e9:.1f} GB, more than store.max_gb: {wish.options.max_gb:g}", rows, bytes=size)
+    return cut, Used(depth, True, f"{rows} rows are read {wish.passes:g} times", rows, bytes=size)
+
+
+def _stored(
+    model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish, cut: Cut, used: Used, watch: Watch
+) -> tuple[list[Encoding], Used]:
+    """Rows with their stored states, computing those that are missing; a random share of the others is computed again and compared."""
+    started, root = time.perf_counter(), wish.folder
+    free = shutil.disk_usage(next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())).free
+    if used.bytes > free:
+        return list(encodings), replace(
+            used, used=False, reason=f"it would take {used.bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
+        )
+    try:
+        shelf = Shelf(root, _kind(model, cut, wish.options))
+        prune(root, int(wish.options.max_gb * 1e9), keep=shelf.path.name)
+        rows = [row for encoding in encodings for row in encoding.rows]
+        lengths = [length for encoding in encodings for length in encoding.lengths]
+        keys = [_key(row) for row in rows]
+        found = shelf.find(keys)
+        missing = list({key: n for n, key in enumerate(keys) if key not in found.rows}.values())
+        draw = random.Random(len(keys))
+        again = draw.sample(range(len(keys)), max(1, int(len(keys) * RECOMPUTED_SHARE))) if found.rows else []
+        again = [n for n in again if keys[n] in found.rows]
+        difference = _difference(model, task, rows, lengths, cut, {n: found.rows[keys[n]] for n in again})
+        if difference > TOLERANCE[wish.options.dtype]:
+            shelf.clear()
+            found, missing = replace(found, rows={}, damaged=len(found.rows)), list({key: n for n, key in enumerate(keys)}.values())
+        computed = _computed(model, task, [rows[n] for n in missing], [lengths[n] for n in missing], cut.depth, watch)
+        shelf.add((keys[missing[number]], state) for number, state in computed)
+        states = found.rows | shelf.find([keys[n] for n in missing]).rows
+    except OSError as error:
+        return list(encodings), replace(
+            used, used=False, reason=f"it could not be written: {error.strerror or error} ({error.filename or root})"
+        )
+    out = [replace(e, rows=[{**row, "stored": states[_key(row)]} for row in e.rows]) for e in encodings]
+    seconds = time.perf_counter() - started
+    return out, replace(used, computed=len(missing), damaged=found.damaged, recomputed=len(again), difference=difference, seconds=seconds)
+
+
+def _computed(
+    model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequence[int], depth: int, watch: Watch
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and unpadded states of each row, longest rows first."""
+    done = 0
+    for numbers in length_batches(lengths, BATCH_ROWS, None):
+        inputs = _inputs(task, [rows[n] for n in numbers], next(model.parameters()).device)
+        hidden = capture(model, inputs, [depth])[depth].float().cpu().numpy()
+        for place, number in enumerate(numbers):
+            yield number, hidden[place, : lengths[number]] if "input_ids" in inputs else hidden[place]
+        done += len(numbers)
+        watch(done, len(rows))
+
+
+def _difference(model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequence[int], cut: Cut, stored: dict[int, np.ndarray]) -> float:
+    """Largest difference between stored states and those computed now, relative to the largest state of the row."""
+    numbers, worst = list(stored), 0.0
+    computed = _computed(model, task, [rows[n] for n in numbers], [lengths[n] for n in numbers], cut.depth, lambda *_: None)
+    for number, state in computed:
+        before = stored[numbers[number]]
+        if before.shape != state.shape:
+            return float("inf")
+        worst = max(worst, float(np.abs(before - state).max() / max(float(np.abs(state).max()), 1e-12)))
+    return worst
+
+
+def _key(row: Encoded) -> bytes:
+    named = sorted(name for name in row if name not in (*FOR_THE_LOSS, "weight", "pad", "stored"))
+    return content_key(part for name in named for part in (name.encode(), np.asarray(row[name])))
+
+
+def _kind(model: Any, cut: Cut, options: Store) -> dict[str, Any]:
+    """What all rows of a shelf have in common. The weights below the cut are part of it, so no trained prefix is ever shared."""
+    digest = hashlib.sha256()
+    for name, value in weights_below(model, cut):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "model": type(model).__name__,
+        "weights": digest.hexdigest(),
+        "depth": cut.depth,
+        "dtype": options.dtype,
+        "transformers": version("transformers"),
+    }
+
+
+def _example(encodings: Sequence[Encoding]) -> list[Encoded]:
+    """A few rows of about the median length."""
+    encoding = max(encodings, key=lambda e: len(e.rows))
+    order = sorted(range(len(encoding.rows)), key=lambda n: encoding.lengths[n])
+    middle = len(order) // 2
+    count = EXAMPLE_ROWS if encoding.lengths[order[min(middle + EXAMPLE_ROWS, len(order)) - 1]] != EXAMPLE_ROWS else EXAMPLE_ROWS - 1
+    return [encoding.rows[n] for n in order[max(middle - 1, 0) :][:count]]
+
+
+def _inputs(task: Any, rows: Sequence[Encoded], device: Any = None) -> Batch:
+    batch = task.collate(rows)
+    return {name: value.to(device) if device else value for name, value in batch.items() if name not in FOR_THE_LOSS}
