@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": {"run", "data", "output", "top"},
     "verify": {"run", "level"},
     "relabel": {"run", "reviews", "name"},
+    "store": {"folder", "check_rows", "max_gb"},
     "schema": set(),
 }
 PUBLIC = {

@@ -284,3 +284,27 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def store(folder: Path, check_rows: bool, max_gb: float | None) -> None:
+    """Print the shelves of the frozen-prefix store, after checking or making room."""
+    from tunesmith.data.store import check as check_store
+    from tunesmith.data.store import prune, shelves
+
+    if not folder.is_dir():
+        raise RunError(Issue(str(folder), "must be a store", "no such folder", "Name it; a run says where its store is."))
+    damaged = check_store(folder) if check_rows else {}
+    removed, freed = prune(folder, int(max_gb * 1e9)) if max_gb is not None else (0, 0)
+    table = _table("shelf", "model", "blocks", "numbers", "rows", "MB", "last used", *(["damaged"] if check_rows else []))
+    found = shelves(folder)
+    for shelf in found:
+        kind = (str(shelf.kind[name]) for name in ("model", "depth", "dtype"))
+        cells = [shelf.name, *kind, f"{shelf.rows}", f"{shelf.bytes / 1e6:.1f}", f"{shelf.age / 3600:.1f} hours ago"]
+        table.add_row(*cells, *([str(damaged[shelf.name][1])] if check_rows else []))
+    console.print(table)
+    rows = sum(bad for _, bad in damaged.values())
+    if check_rows:
+        _say(f"{rows} damaged rows; files with such rows were removed, and runs compute them again." if rows else "Every row is whole.")
+    if max_gb is not None:
+        _say(f"{removed} shelves removed, {freed / 1e6:.1f} MB freed.")
+    _say(f"{sum(s.bytes for s in found) / 1e9:.2f} GB in {_plain(str(folder))}")

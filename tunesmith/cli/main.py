@@ -26,6 +26,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run, instead of the spec's.")]
 RUNS = Path("runs")
+STORE = RUNS / ".store"
 
 
 def _overrides(values: list[str] | None, name: str | None) -> list[str]:
@@ -145,6 +146,18 @@ def relabel(
     from tunesmith.cli import commands
 
     commands.relabel(run, reviews, name)
+
+
+@app.command(epilog="Examples: tunesmith store; tunesmith store --check; tunesmith store --max-gb 5")
+def store(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The store; beside the runs unless store.folder says otherwise.")] = STORE,
+    check_rows: Annotated[bool, typer.Option("--check", help="Read every row, compare checksums, remove damaged files.")] = False,
+    max_gb: Annotated[float | None, typer.Option("--max-gb", min=0, metavar="GB", help="Remove what was used longest ago.")] = None,
+) -> None:
+    """List what is kept of frozen networks; check it; make room."""
+    from tunesmith.cli import commands
+
+    commands.store(folder, check_rows, max_gb)
 
 
 @app.command(epilog="Example: tunesmith schema > spec.schema.json")

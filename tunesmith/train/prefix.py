@@ -201,13 +201,13 @@ def _computed(
 
 
 def _difference(model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequence[int], cut: Cut, stored: dict[int, np.ndarray]) -> float:
-    """Largest difference between stored states and those computed now, relative to the largest state of the row."""
+    """Largest difference between stored states and those computed now, relative to the largest state of the row; 1 for another shape."""
     numbers, worst = list(stored), 0.0
     computed = _computed(model, task, [rows[n] for n in numbers], [lengths[n] for n in numbers], cut.depth, lambda *_: None)
     for number, state in computed:
         before = stored[numbers[number]]
         if before.shape != state.shape:
-            return float("inf")
+            return 1.0
         worst = max(worst, float(np.abs(before - state).max() / max(float(np.abs(state).max()), 1e-12)))
     return worst
 

@@ -1,0 +1,246 @@
+"""Frozen work done once, against transformers.Trainer with the same layers frozen and scikit-learn on embeddings: seconds and accuracy.
+
+    python bench/strategies.py layers DATA [--top 1] [--blocks 6]    texts; 12 blocks: a random encoder of the starter's width
+    python bench/strategies.py pictures DATA --models FOLDER         MobileNet, its last stage, pictures of 96 × 96
+    python bench/strategies.py heads DATA                            5 heads × 5 folds beside one forward pass
+    python bench/strategies.py fill DATA                             filling the store beside plain forward passes
+
+DATA is Banking77 (train.jsonl.gz, test.jsonl.gz) or Fashion-MNIST (images/, metadata.csv). Every contender runs in a process
+of its own, in turn; medians of --repeats are printed. Trainer's seconds are those of --peer-epochs, scaled to --epochs: its
+epochs cost the same. Ours include the filling of an empty store. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from train import BATCH, read
+
+RATE = 3e-4
+TRAINERS = ("trainer-defaults", "trainer-best")
+SIDE = 96
+
+
+def text_model(blocks: int, classes: int) -> tuple[Any, str]:
+    """A classifier, and the folder of its tokenizer."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from tunesmith.models.load import model_path
+    from tunesmith.spec.schema import Model
+
+    path = model_path(Model())
+    torch.manual_seed(0)
+    if blocks == 6:
+        return AutoModelForSequenceClassification.from_pretrained(path, num_labels=classes), path
+    config = AutoConfig.from_pretrained(path, num_hidden_layers=blocks, num_labels=classes)
+    return AutoModelForSequenceClassification.from_config(config), path
+
+
+def freeze(model: Any, top: int) -> None:
+    """Only the head and the `top` blocks learn."""
+    from tunesmith.models.strategies import apply_strategy
+    from tunesmith.spec.schema import Layers
+
+    apply_strategy(model, Layers(kind="layers", top=top))
+
+
+def trainer(model: Any, rows: list[dict[str, Any]], collate: Callable[..., Any], options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of Trainer.train(), scaled to all epochs."""
+    from transformers import Trainer, TrainingArguments
+
+    from tunesmith.train.precision import measure_rates
+
+    extra: dict[str, Any] = {}
+    if options.only == "trainer-best":
+        extra = {"bf16": measure_rates(torch.device("cpu")).fast_bfloat16}
+        extra |= {"train_sampling_strategy": "group_by_length"} if "input_ids" in rows[0] else {}
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, num_train_epochs=options.peer_epochs, per_device_train_batch_size=BATCH, learning_rate=RATE,
+            save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, seed=options.seed, **extra)  # fmt: skip
+        peer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+        started = time.perf_counter()
+        peer.train()
+        return {"seconds": (time.perf_counter() - started) * options.epochs / options.peer_epochs, "epochs": options.peer_epochs}
+
+
+def ours(model: Any, task: Any, rows: Any, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of filling an empty store and training for all epochs."""
+    from tunesmith.core.interrupt import StopRequest
+    from tunesmith.models.shortcuts import Shortcuts
+    from tunesmith.spec.load import load_spec
+    from tunesmith.train.fit import Job, fit
+    from tunesmith.train.precision import measure_rates
+    from tunesmith.train.prefix import Wish, with_prefix
+
+    precision = "bfloat16" if measure_rates(torch.device("cpu")).fast_bfloat16 else "float32"
+    dials = {"epochs": options.epochs, "batch_size": BATCH, "learning_rate": RATE, "warmup_ratio": 0.0, "weight_decay": 0.0}
+    spec = load_spec({"name": "bench", "seed": options.seed, "data": {"train": "unused"}, "train": {**dials, "precision": precision},
+                      "strategy": {"kind": "layers", "top": options.top}})  # fmt: skip
+    few = type(rows)(rows.rows[:64], rows.lengths[:64], 0)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        wish = Wish(spec.store, Path(folder) / "store", float(options.epochs))
+        with with_prefix(model, task, [rows, few], wish, lambda *_: None) as (stored, encodings, used):
+            shortcuts = Shortcuts(model, encodings, linear_decay=True)
+            job = Job(spec, stored, *shortcuts.encodings, lambda _logits: 0.0, True, Path(folder) / "checkpoints", "",
+                      lambda _report: None, StopRequest())  # fmt: skip
+            torch.manual_seed(options.seed)
+            fit(model, job)
+            shortcuts.undo()
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "epochs": options.epochs, "store_seconds": used.seconds, "store_mb": used.bytes / 1e6 if used.used else 0.0}
+
+
+def texts(options: argparse.Namespace) -> dict[str, float]:
+    """One contender on texts."""
+    import polars as pl
+    from transformers import AutoTokenizer, DataCollatorWithPadding
+
+    from tunesmith.models.forward import predict_logits
+    from tunesmith.tasks.text_classification import TextClassification
+
+    train, test = read(options.data, "train", options.limit), read(options.data, "test", None)
+    task = TextClassification(sorted({row["label"] for row in train}))
+    model, path = text_model(options.blocks, len(task.labels))
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    freeze(model, options.top)
+    rows = task.encode(pl.DataFrame(train), tokenizer, 128)
+    if options.only in TRAINERS:
+        plain = [{"input_ids": r["input_ids"], "attention_mask": [1] * len(r["input_ids"]), "labels": int(r["labels"])} for r in rows.rows]
+        result = trainer(model, plain, DataCollatorWithPadding(tokenizer), options)
+    else:
+        result = ours(model, task, rows, options)
+    held_out = pl.DataFrame(test)
+    logits = predict_logits(model, task, task.encode(held_out, tokenizer, 128))
+    return {**result, "accuracy": float((logits.argmax(1).numpy() == task.targets(held_out)).mean())}
+
+
+class Pictures:
+    """What training asks of a task, for pictures in memory."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def collate(self, rows: Any) -> dict[str, torch.Tensor]:
+        """Pixels from -1 to 1, and labels."""
+        pixels = torch.from_numpy(np.stack([row["pixel_values"] for row in rows])).permute(0, 3, 1, 2) / 127.5 - 1
+        return {"pixel_values": pixels, "labels": torch.tensor([int(row["labels"]) for row in rows])}
+
+    def loss(self, outputs: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy and count."""
+        labels = batch["labels"]
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum"), torch.tensor(len(labels))
+
+    def decode(self, logits: torch.Tensor) -> torch.Tensor:
+        """Class numbers."""
+        return logits.argmax(1)
+
+
+def pictures(options: argparse.Namespace) -> dict[str, float]:
+    """One contender on pictures: the last stage of MobileNet and the head learn, batch norms stay as they are."""
+    import polars as pl
+    from PIL import Image
+    from transformers import AutoModelForImageClassification
+
+    from tunesmith.models.forward import predict_logits
+    from tunesmith.tasks.base import Encoding
+
+    table, parts = pl.read_csv(options.data / "metadata.csv"), {}
+    for split in ("train", "test"):
+        part = table.filter(pl.col("split") == split)
+        part = part.sample(min(options.limit or part.height, part.height), seed=0)
+        images = [np.asarray(Image.open(options.data / name).convert("RGB").resize((SIDE, SIDE))) for name in part["file_name"]]
+        rows = [{"pixel_values": image, "labels": np.int64(label)} for image, label in zip(images, part["label"], strict=True)]
+        parts[split] = Encoding(rows, [1] * len(rows), 0)
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_pretrained(
+        options.models / "mobilenet-v2-imagenet", num_labels=10, ignore_mismatched_sizes=True
+    )
+    freeze(model, options.top)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.01  # transformers has 0.997, with which nothing can be learned
+    task = Pictures(10)
+    rows = parts["train"]
+    result = trainer(model, rows.rows, task.collate, options) if options.only in TRAINERS else ours(model, task, rows, options)
+    logits = predict_logits(model, task, parts["test"])  # type: ignore[arg-type]
+    targets = np.array([row["labels"] for row in parts["test"].rows])
+    return {**result, "accuracy": float((logits.argmax(1).numpy() == targets).mean())}
+
+
+def fill(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds to fill an empty store above all blocks but one, and of plain passes through the same blocks."""
+    import polars as pl
+    from transformers import AutoTokenizer
+
+    from tunesmith.data.batches import length_batches
+    from tunesmith.models.forward import BATCH_ROWS
+    from tunesmith.models.splice import capture
+    from tunesmith.spec.schema import Store
+    from tunesmith.tasks.text_classification import TextClassification
+    from tunesmith.train.prefix import Wish, with_prefix
+
+    train = read(options.data, "train", options.limit)
+    task = TextClassification(sorted({row["label"] for row in train}))
+    model, path = text_model(options.blocks, len(task.labels))
+    freeze(model, options.top)
+    rows = task.encode(pl.DataFrame(train), AutoTokenizer.from_pretrained(path), 128)
+    started = time.perf_counter()
+    for numbers in length_batches(rows.lengths, BATCH_ROWS, None):
+        batch = task.collate([rows.rows[n] for n in numbers])
+        capture(model, {name: batch[name] for name in batch if name != "labels"}, [options.blocks - options.top])
+    forward = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with with_prefix(model, task, [rows], Wish(Store(), Path(folder), 2.0), lambda *_: None):
+            seconds = time.perf_counter() - started
+    return {"seconds": seconds, "forward_seconds": forward, "speed": forward / seconds}
+
+
+def main() -> None:
+    """Print one line per run and a table of medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("layers", "pictures", "fill"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--top", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--peer-epochs", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--contenders", nargs="+", choices=(*TRAINERS, "tunesmith"), default=[*TRAINERS, "tunesmith"])
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps({"layers": texts, "pictures": pictures, "fill": fill}[options.what](options)))
+        return
+    contenders = ["tunesmith"] if options.what == "fill" else options.contenders
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for seed in range(options.repeats):
+        for name in contenders:
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--seed", str(seed)]
+            output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+            results[name].append(json.loads(output.splitlines()[-1]))
+            print(f"seed {seed}  {name:<17} {results[name][-1]}", flush=True)
+    medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
+    for name, median in medians.items():
+        ratio = median["seconds"] / medians.get("tunesmith", median)["seconds"]
+        print(f"{name:<17} {median['seconds']:>8.1f} s {ratio:>6.1f}x  " + "  ".join(f"{k} {v:.4g}" for k, v in median.items() if k != "seconds"))
+
+
+if __name__ == "__main__":
+    main()
