@@ -9,18 +9,19 @@ from pathlib import Path
 
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import archive_of, has_password, is_address
-from tunesmith.spec.schema import SGD, Beams, ByColumn, Features, Focal, Spec
+from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Mixup, Soup, Spec
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
-    "loss", "sampling",
+    "loss", "sampling", "averaging", "regularization", "distill", "activation_checkpointing",
 )  # fmt: skip
+UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "activation_checkpointing")
 
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_training(spec), *_augmentation(spec), *_metric(spec, metrics)]
+    return [*_files(spec), *_data(spec), *_training(spec), *_craft(spec), *_augmentation(spec), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -122,7 +123,7 @@ def _training(spec: Spec) -> list[Issue]:
             if field in spec.train.model_fields_set
         ]
     if isinstance(spec.strategy, Features) and spec.strategy.head == "linear":
-        unused = [field for field in ("dropout", "head_start", "precision") if field in spec.train.model_fields_set]
+        unused = [field for field in UNUSED_BY_A_HEAD if field in spec.train.model_fields_set]
         issues += [Issue(f"train.{field}", "has no effect with strategy.kind: features", "", "Remove it.") for field in unused]
     if isinstance(spec.train.optimizer, SGD) and spec.train.optimizer.nesterov and spec.train.optimizer.momentum == 0:
         issues.append(Issue("train.optimizer.nesterov", "needs a momentum above 0", "0"))
@@ -132,9 +133,13 @@ def _training(spec: Spec) -> list[Issue]:
         )
     if spec.data.multi_label and spec.train.label_smoothing:
         issues.append(Issue("train.label_smoothing", "must be 0 with multi_label: true", str(spec.train.label_smoothing), "Remove it."))
-    if isinstance(spec.train.loss, Focal) and spec.train.label_smoothing:
+    if not isinstance(spec.train.loss, CrossEntropy) and spec.train.label_smoothing:
         remedy = "Remove label_smoothing, or use loss: {kind: cross_entropy}."
-        issues.append(Issue("train.label_smoothing", "must be 0 with the focal loss", str(spec.train.label_smoothing), remedy))
+        words = f"must be 0 with the {spec.train.loss.kind.replace('_', ' ')} loss"
+        issues.append(Issue("train.label_smoothing", words, str(spec.train.label_smoothing), remedy))
+    if spec.data.multi_label and not isinstance(spec.train.loss, (CrossEntropy, Focal)):
+        remedy = "Use cross_entropy or focal: its paper defines it for one label a row."
+        issues.append(Issue("train.loss", "is not defined with multi_label: true", spec.train.loss.kind, remedy))
     if spec.data.multi_label and spec.train.sampling != "none":
         issues.append(Issue("train.sampling", "must be none with multi_label: true", spec.train.sampling, "Remove it."))
     if spec.train.sampling != "none" and spec.train.class_weights == "balanced":
@@ -142,6 +147,24 @@ def _training(spec: Spec) -> list[Issue]:
         issues.append(Issue("train.sampling", "must not correct for rare classes a second time", found, "Remove one of them."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
+    return issues
+
+
+def _craft(spec: Spec) -> list[Issue]:
+    """Averages, regularization and teachers that could do nothing, or would make a score dishonest."""
+    train, issues = spec.train, []
+    if isinstance(train.averaging, Soup) and train.epochs and train.epochs * train.evaluations_per_epoch < 2:
+        remedy = "Raise train.epochs or train.evaluations_per_epoch."
+        issues.append(Issue("train.averaging", "needs at least two scored checkpoints", "one evaluation in all", remedy))
+    if isinstance(train.regularization, Mixup) and train.batch_size == 1:
+        issues.append(Issue("train.regularization", "mixes pairs of rows, and needs a train.batch_size above 1", "1"))
+    if train.distill is not None:
+        if not (Path(train.distill.teacher) / "manifest.json").is_file():
+            remedy = "Name the directory of a finished run, such as runs/tickets."
+            issues.append(Issue("train.distill.teacher", "must be a run directory", train.distill.teacher, remedy))
+        if isinstance(spec.evaluate.folds, int):
+            remedy = "Set evaluate.folds: null: the teacher was trained on rows that folds would hold out."
+            issues.append(Issue("evaluate.folds", "must be null with train.distill", str(spec.evaluate.folds), remedy))
     return issues
 
 

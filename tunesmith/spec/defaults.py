@@ -56,7 +56,7 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         "train.learning_rate": _learning_rate(spec),
         "train.precision": _precision(spec, facts),
         "evaluate.metric": (facts.first_metric, "the task's first metric"),
-        "evaluate.folds": _folds(facts),
+        "evaluate.folds": _folds(spec, facts),
     }
     open_paths = {path for path in derived if flatten(spec)[path] == OPEN.get(path)}
     filled = spec
@@ -134,7 +134,9 @@ def _precision(spec: Spec, facts: Facts) -> tuple[str, str]:
     return "float32", "bfloat16 measured no faster on this machine"
 
 
-def _folds(facts: Facts) -> tuple[int | None, str]:
+def _folds(spec: Spec, facts: Facts) -> tuple[int | None, str]:
+    if spec.train.distill is not None:
+        return None, "the teacher was trained on rows that folds would hold out"
     if facts.fewest_test_rows >= FEW_TEST_ROWS:
         return None, f"the rarest class has {facts.fewest_test_rows} test rows: the test split says enough"
     few = f"the rarest class has {facts.fewest_test_rows} test rows"

@@ -201,8 +201,12 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
     if spec.model.name != "starter" and (folder / spec.model.name).is_dir():
         update["model"] = spec.model.model_copy(update={"name": str(folder / spec.model.name)})
+    distill = spec.train.distill
+    if distill and (folder / distill.teacher).is_dir():
+        anchored_teacher = distill.model_copy(update={"teacher": str(folder / distill.teacher)})
+        update["train"] = spec.train.model_copy(update={"distill": anchored_teacher})
     augment = spec.train.augment
     if augment and augment.paraphrase and (folder / augment.paraphrase.model).is_dir():
         paraphrase = augment.paraphrase.model_copy(update={"model": str(folder / augment.paraphrase.model)})
-        update["train"] = spec.train.model_copy(update={"augment": augment.model_copy(update={"paraphrase": paraphrase})})
+        update["train"] = update.get("train", spec.train).model_copy(update={"augment": augment.model_copy(update={"paraphrase": paraphrase})})
     return spec.model_copy(update=update)

@@ -68,4 +68,22 @@ class Focal(Part):
     """How much less; 0 is cross-entropy."""
 
 
-Loss = Annotated[CrossEntropy | Focal, Field(discriminator="kind")]
+class GeneralizedCrossEntropy(Part):
+    """(1 - p^q) / q: between cross-entropy and the absolute error, so that wrong labels pull less (Zhang & Sabuncu 2018)."""
+
+    kind: Literal["generalized_cross_entropy"]
+    """Selects this loss. One label a row only."""
+    q: float = Field(default=0.7, gt=0.0, le=1.0)
+    """Towards 0 it is cross-entropy; at 1 it is 1 - p, which wrong labels hardly move and which learns slowly."""
+
+
+class SymmetricCrossEntropy(Part):
+    """Cross-entropy plus its reverse, where log 0 counts as -4: the reverse part tolerates wrong labels (Wang et al. 2019)."""
+
+    kind: Literal["symmetric_cross_entropy"]
+    """Selects this loss. One label a row only."""
+    reverse: float = Field(default=1.0, ge=0.0, le=100.0)
+    """Weight of the reverse part relative to cross-entropy: beta / alpha of the paper."""
+
+
+Loss = Annotated[CrossEntropy | Focal | GeneralizedCrossEntropy | SymmetricCrossEntropy, Field(discriminator="kind")]

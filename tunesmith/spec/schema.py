@@ -14,19 +14,33 @@ from tunesmith.spec.augmentation import Augment as Augment
 from tunesmith.spec.augmentation import Beams as Beams
 from tunesmith.spec.augmentation import Paraphrase as Paraphrase
 from tunesmith.spec.augmentation import Sampled as Sampled
+from tunesmith.spec.craft import Averaging as Averaging
+from tunesmith.spec.craft import Distill as Distill
+from tunesmith.spec.craft import Ema as Ema
+from tunesmith.spec.craft import Mixup as Mixup
+from tunesmith.spec.craft import RDrop as RDrop
+from tunesmith.spec.craft import Regularization as Regularization
+from tunesmith.spec.craft import Soup as Soup
+from tunesmith.spec.craft import Swa as Swa
 from tunesmith.spec.optimization import SGD as SGD
 from tunesmith.spec.optimization import Adafactor as Adafactor
 from tunesmith.spec.optimization import Adam as Adam
 from tunesmith.spec.optimization import AdamW as AdamW
 from tunesmith.spec.optimization import CrossEntropy as CrossEntropy
 from tunesmith.spec.optimization import Focal as Focal
+from tunesmith.spec.optimization import GeneralizedCrossEntropy as GeneralizedCrossEntropy
 from tunesmith.spec.optimization import Loss as Loss
 from tunesmith.spec.optimization import Optimizer as Optimizer
+from tunesmith.spec.optimization import SymmetricCrossEntropy as SymmetricCrossEntropy
 from tunesmith.spec.part import Part as Part
+from tunesmith.spec.strategy import IA3 as IA3
+from tunesmith.spec.strategy import BitFit as BitFit
 from tunesmith.spec.strategy import Features as Features
 from tunesmith.spec.strategy import Full as Full
+from tunesmith.spec.strategy import Gradual as Gradual
 from tunesmith.spec.strategy import Layers as Layers
 from tunesmith.spec.strategy import Lora as Lora
+from tunesmith.spec.strategy import Prompts as Prompts
 from tunesmith.spec.strategy import Strategy as Strategy
 
 Share = Annotated[float, Field(ge=0.0, le=0.5)]
@@ -197,8 +211,8 @@ class Train(Part):
     """Rows per optimiser step."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096)
     """Pieces a batch is computed in. Saves memory and does not change the result."""
-    learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
-    """Peak learning rate of the top block and the head."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | Literal["find"] | None = None
+    """Peak learning rate of the top block and the head; "find": a range test of a few dozen steps on a copy suggests it (Smith 2017)."""
     optimizer: Optimizer = AdamW()
     """Optimiser and its own settings."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -219,6 +233,12 @@ class Train(Part):
     """"balanced" weights each class by rows / (classes × rows of the class)."""
     loss: Loss = CrossEntropy()
     """What is minimised."""
+    averaging: Averaging | None = None
+    """Averages of weights that are scored and kept instead of the weights themselves; none when left out."""
+    regularization: Regularization | None = None
+    """What is asked of the model besides a low loss on its rows; nothing when left out."""
+    distill: Distill | None = None
+    """A finished run whose answers are learned besides the labels; none when left out."""
     sampling: Literal["none", "balanced", "square_root"] = "none"
     """Draws of an epoch, as many as rows: each row once; classes equally often; or as often as the square root of their rows."""
     augment: Augment | None = None
@@ -229,6 +249,8 @@ class Train(Part):
     """Stop after this many evaluations without improvement; null never stops. The best weights are kept either way."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto" measures both on this machine and takes bfloat16 when it is faster."""
+    activation_checkpointing: Literal["auto"] | bool = "auto"
+    """Blocks are computed again in the backward pass instead of kept: less memory, the same numbers. "auto": where memory is short."""
     checkpoint_minutes: float = Field(default=2.0, gt=0.0)
     """Longest training time that an interruption can cost."""
 

@@ -15,8 +15,8 @@ import polars as pl
 from torch import Tensor
 
 Batch = dict[str, Tensor]
-FOR_THE_LOSS = ("labels", "weights")
-"""What of a batch is not given to the model."""
+FOR_THE_LOSS = ("labels", "weights", "teacher")
+"""What of a batch is not given to the model: targets, weights of rows, and what a teacher answered (logits)."""
 Encoded = dict[str, Any]  # one row: input ids as a list of int, and the target in the form that `collate` wants
 Processor = Any  # a transformers tokenizer
 

@@ -10,6 +10,7 @@ import polars as pl
 from tunesmith.data.balance import balanced_weights
 from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.losses import robust_loss
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
 
 TASKS: dict[str, type[Task]] = {TextClassification.name: TextClassification}
@@ -31,4 +32,5 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
     if spec.train.class_weights == "balanced":
         targets_N = TextClassification(labels, **options).targets(train) if trained is None else trained
         weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
-    return TextClassification(labels, **options, label_smoothing=spec.train.label_smoothing, class_weights=weights, focal_gamma=gamma)
+    options |= {"label_smoothing": spec.train.label_smoothing, "focal_gamma": gamma, "row_loss": robust_loss(spec.train.loss)}
+    return TextClassification(labels, **options, class_weights=weights)

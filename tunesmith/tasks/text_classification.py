@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tunesmith.data.balance import focal_loss, focal_loss_multi_label
 from tunesmith.tasks.base import Batch, Encoded, Encoding, Processor, Task
+from tunesmith.tasks.losses import RowLoss
 
 ONE_LABEL_METRICS = (
     "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc",
@@ -37,6 +38,7 @@ class TextClassification(Task):
         label_smoothing: share of the target spread evenly over the classes.
         class_weights: weight of each class in the loss, in class-id order; None for equal weights.
         focal_gamma: exponent of the focal loss; None for cross-entropy.
+        row_loss: another loss of one label a row, (logits (B, C), labels (B,)) → (B,); None for cross-entropy.
     """
 
     name = "text-classification"
@@ -50,6 +52,7 @@ class TextClassification(Task):
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
         focal_gamma: float | None = None,
+        row_loss: RowLoss | None = None,
     ) -> None:
         self.labels = tuple(labels)
         self.multi_label = multi_label
@@ -57,6 +60,7 @@ class TextClassification(Task):
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.focal_gamma = focal_gamma
+        self.row_loss = row_loss
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -129,7 +133,10 @@ class TextClassification(Task):
             each_BC = F.binary_cross_entropy_with_logits(logits_BC, labels.float(), reduction="none")
             return (each_BC.sum(1) * weights_B).sum(), weights_B.sum() * labels.shape[1]
         weights_C = None if self.class_weights is None else self.class_weights.to(logits_BC.device)
-        each_B = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="none")
+        if self.row_loss is not None:
+            each_B = self.row_loss(logits_BC, labels) * (1.0 if weights_C is None else weights_C[labels])
+        else:
+            each_B = F.cross_entropy(logits_BC, labels, weight=weights_C, label_smoothing=self.label_smoothing, reduction="none")
         return (each_B * weights_B).sum(), (weights_B if weights_C is None else weights_B * weights_C[labels]).sum()
 
     def _focal(self, logits_BC: Tensor, labels: Tensor, weights_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

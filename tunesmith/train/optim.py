@@ -22,7 +22,7 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float], train: Train)
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or any(word in name.lower() for word in NORM_WORDS)
             groups.setdefault((rates.get(name, 1.0), 0.0 if plain else train.weight_decay), []).append(parameter)
-    assert train.learning_rate is not None, "resolved specs have a learning rate"
+    assert isinstance(train.learning_rate, float), "resolved specs have a learning rate"
     return [{"params": p, "lr": train.learning_rate * rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
 
