@@ -222,7 +222,17 @@ def certificate(options: argparse.Namespace) -> None:
         table = Path(folder) / "texts.parquet"
         pl.DataFrame({"text": texts, "label": [f"class {len(text) % 10}" for text in texts]}).write_parquet(table)
         started = time.perf_counter()
-        done = check(load_spec({"name": "texts", "data": {"train": str(table), "suspects": None}}), folder)
+        done = check(
+            load_spec(
+                {
+                    "name": "texts",
+                    "data": {"train": str(table), "suspects": None},
+                    "evaluate": {"baselines": []},
+                    "train": {"head_start": "random"},
+                }
+            ),
+            folder,
+        )
         total = time.perf_counter() - started
         stages = {name: entry["seconds"] for name, entry in RunDir(done).manifest["stages"].items()}
         found = json.loads((done / "data/certificate.json").read_text("utf-8"))

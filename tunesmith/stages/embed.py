@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter
 from tunesmith.data.cosine import nearest, unit_rows
 from tunesmith.models.build import build_model
-from tunesmith.models.forward import frozen_features
+from tunesmith.models.forward import Frozen, frozen_features
 from tunesmith.models.token_vectors import token_vectors
 from tunesmith.spec.schema import Features, Spec
 from tunesmith.stages.context import SPLITS, Context
@@ -24,27 +25,35 @@ from tunesmith.tasks.base import Encoding
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
-CERTIFICATE_ROWS = 30_000
+CERTIFICATE_ROWS = 50_000
+CERTIFICATE_BATCH = 2_500
 CLASS_ROWS = 5
 ALL_ROWS = sys.maxsize
+Embedded = tuple[list[int], Frozen]
 
 
 def embed(context: Context, stage: StageWriter) -> None:
     """Write features/<split>.safetensors: `row` numbers of the split, `head_input` and `mean` features of these rows."""
-    model = build_model(context.spec, context.task)
-    wanted = rows_to_embed(context)
+    model, made = build_model(context.spec, context.task), dict[str, Embedded]()
+    for split, rows in sorted(
+        rows_to_embed(context).items(), reverse=True
+    ):  # validation and test before train, which is compared with them
+        made[split] = _embedded(context, model, split, rows)
     if context.spec.data.near_duplicates is not None:
-        wanted["train"] = _with_nearest(context, model, wanted["train"])
-    for split, rows in wanted.items():
-        full = context.encoding(split)
-        chosen = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0)
-        features = frozen_features(model, context.task, chosen, context.rows_watch("embed", split))
+        made["train"] = _with_likeliest(context, model, made)
+    for split, (rows, features) in made.items():
         tensors = {"row": torch.tensor(rows), "head_input": features.head_input_NE, "mean": features.mean_NE}
-        stage.write(f"features/{split}.safetensors", lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
-        claim = f"Rows of the {split} split whose frozen features were computed"
-        stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", len(full.rows), note=_reason(len(rows), len(full.rows))))
+        stage.write(f"features/{split}.safetensors", partial(save_file, tensors))
+        claim, count = f"Rows of the {split} split whose frozen features were computed", len(context.table(split))
+        stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", count, note=_reason(len(rows), count)))
     if not stage.outputs:
         context.watch(Progress("embed", 1, 1, note="nothing to do: nothing in the spec needs frozen features"))
+
+
+def _embedded(context: Context, model: Any, split: str, rows: list[int]) -> Embedded:
+    full = context.encoding(split)
+    chosen = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0)
+    return rows, frozen_features(model, context.task, chosen, context.rows_watch("embed", split))
 
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
@@ -61,7 +70,7 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
     wants = {
         ALL_ROWS: everything,
-        BASELINE_ROWS: baseline or inspected or compared,
+        BASELINE_ROWS: baseline or inspected,
         HEAD_ROWS: spec.train.head_start == "fitted",
     }
     held_out = ALL_ROWS if baseline or compared or inspected else 0
@@ -71,19 +80,28 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     return {split: limit for split, limit in wanted.items() if limit}
 
 
-def _with_nearest(context: Context, model: Any, rows: list[int]) -> list[int]:
-    """These training rows and those most like a row of another split, CERTIFICATE_ROWS in all: the likeliest leaks.
+def _with_likeliest(context: Context, model: Any, made: dict[str, Embedded]) -> Embedded:
+    """The training rows so far, and more: those most like a row of another split first, until a batch of them holds no leak.
 
-    How much alike is told by token vectors, which cost no forward pass; the certificate then compares what the model says.
+    How much alike is told by token vectors, which cost no forward pass. At most CERTIFICATE_ROWS are added.
     """
-    more = CERTIFICATE_ROWS - len(rows)
-    if len(rows) == len(context.table("train")) or more <= 0:
-        return rows
-    context.watch(Progress("embed", 0, 1, note="which training rows are most like rows of other splits"))
-    train_NE, *others = (unit_rows(sums_NE) for sums_NE in token_vectors(model, [context.encoding(split) for split in SPLITS]))
-    likeness_N = nearest(train_NE, torch.cat(others), 2.0).cosine_N
-    likeness_N[rows] = -2.0
-    return sorted({*rows, *np.argsort(-likeness_N, kind="stable")[:more].tolist()})
+    table, near = context.table("train"), context.spec.data.near_duplicates
+    assert near is not None, "asked for only where features are compared"
+    rows, parts = (list(made["train"][0]), [made["train"][1]]) if "train" in made else (list[int](), list[Frozen]())
+    left = np.setdiff1d(np.arange(len(table)), np.array(rows, np.int64))
+    if len(left) > CERTIFICATE_BATCH:
+        context.watch(Progress("embed", 0, 1, note="which training rows are most like rows of other splits"))
+        train_NE, *others = (unit_rows(sums_NE) for sums_NE in token_vectors(model, [context.encoding(split) for split in SPLITS]))
+        left = left[np.argsort(-nearest(train_NE[left], torch.cat(others), 2.0).cosine_N, kind="stable")]
+    held_out_NE = unit_rows(torch.cat([made[split][1].mean_NE for split in ("validation", "test")]))
+    for start in range(0, min(len(left), CERTIFICATE_ROWS), CERTIFICATE_BATCH):
+        batch, features = _embedded(context, model, "train", left[start : start + CERTIFICATE_BATCH].tolist())
+        rows, parts = rows + batch, [*parts, features]
+        if not (nearest(unit_rows(features.mean_NE), held_out_NE, near.cosine).above_N > 0).any():
+            break
+    order = np.argsort(rows, kind="stable")
+    head_input_NE, mean_NE = torch.cat([part.head_input_NE for part in parts]), torch.cat([part.mean_NE for part in parts])
+    return [rows[place] for place in order], Frozen(head_input_NE[order], mean_NE[order])
 
 
 def sample_rows(context: Context, count: int) -> list[int]:
@@ -105,4 +123,4 @@ def load_features(folder: Path, split: str) -> dict[str, Tensor]:
 
 
 def _reason(used: int, rows: int) -> str:
-    return "" if used == rows else "the first by content hash, and those whose token vectors are most like a row of another split"
+    return "" if used == rows else "the first by content hash, and those most like a row of another split, until none of them was a leak"

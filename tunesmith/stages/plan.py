@@ -25,7 +25,7 @@ from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import Resolved, resolve
 from tunesmith.spec.schema import Features, Spec
-from tunesmith.stages.embed import CERTIFICATE_ROWS, splits_to_embed
+from tunesmith.stages.embed import CERTIFICATE_BATCH, splits_to_embed
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task, metric_names
 from tunesmith.train.fit import peak_memory_bytes
@@ -147,8 +147,8 @@ def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float)
     """Seconds of what is not training: frozen features, the heads fitted on them, and predictions."""
     lengths = encodings["train"].lengths
     needed = splits_to_embed(spec)
-    compared = CERTIFICATE_ROWS if spec.data.near_duplicates is not None else 0
-    embedded = min(max(needed.get("train", 0), compared), len(lengths))
+    compared = CERTIFICATE_BATCH if spec.data.near_duplicates is not None else 0
+    embedded = min(needed.get("train", 0) + compared, len(lengths))
     tokens = sum(lengths) * embedded / len(lengths)
     for split in ("validation", "test"):
         tokens += sum(encodings[split].lengths) * (2 if split in needed else 1)  # predicted in any case

@@ -161,7 +161,6 @@ def _stored(
         )
     try:
         shelf = Shelf(root, _kind(model, cut, wish.options))
-        prune(root, int(wish.options.max_gb * 1e9), keep=shelf.path.name)
         rows = [row for encoding in encodings for row in encoding.rows]
         lengths = [length for encoding in encodings for length in encoding.lengths]
         keys = [_key(row) for row in rows]
@@ -174,6 +173,8 @@ def _stored(
         if difference > TOLERANCE[wish.options.dtype]:
             shelf.clear()
             found, missing = replace(found, rows={}, damaged=len(found.rows)), list({key: n for n, key in enumerate(keys)}.values())
+        coming = used.bytes * len(missing) // len(keys)
+        prune(root, int(wish.options.max_gb * 1e9) - coming, keep=shelf.path.name)
         computed = _computed(model, task, [rows[n] for n in missing], [lengths[n] for n in missing], cut.depth, watch)
         shelf.add((keys[missing[number]], state) for number, state in computed)
         states = found.rows | shelf.find([keys[n] for n in missing]).rows
