@@ -64,7 +64,13 @@ STRATEGIES = {
     "features": "the encoder stays as it is, and a linear head is fitted on its outputs",
     "layers": "the top blocks and the head are trained, the rest stays as it is",
     "full": "every weight is trained",
+    "gradual": "the head is trained first, then one block more from the top at a time",
+    "bitfit": "biases and the head are trained, the rest stays as it is",
     "lora": "low-rank adapters are trained beside frozen weights, and merged into them at the end",
+    "qlora": "low-rank adapters are trained beside frozen weights of 4 bits, and merged into them at the end",
+    "ia3": "factors on keys, values and feed-forward activations are trained, and merged into the weights at the end",
+    "prompt_tuning": "vectors before the text and the head are trained, the rest stays as it is",
+    "prefix_tuning": "keys and values that every block reads and the head are trained, the rest stays as it is",
 }
 
 LENGTHS = {"a quarter up to": "p25", "half up to": "p50", "three quarters up to": "p75", "nearly all up to": "p99", "longest": "max"}

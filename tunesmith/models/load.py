@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,9 +154,20 @@ def quiet() -> Iterator[None]:
 
 
 def load_finished(head: Any, folder: Path, trust_remote_code: bool) -> Any:
-    """A saved model, in float32, as anybody would load it, on the device in use."""
+    """A saved model, in float32, as anybody would load it, on the device in use; one with prompts wherever its folder is now."""
+    prompts = (folder / "adapter_config.json").exists()
     with _explained(Model(name=str(folder))), quiet():
-        return head.from_pretrained(folder, dtype="float32", trust_remote_code=trust_remote_code).to(device())
+        network = head.from_pretrained(folder / "base" if prompts else folder, dtype="float32", trust_remote_code=trust_remote_code)
+        return (with_prompts(network, folder) if prompts else network).to(device())
+
+
+def with_prompts(network: Any, folder: Path) -> Any:
+    """A whole model wrapped by PEFT, with the prompts of a folder, ready to answer."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # PEFT asks by an old name
+        return PeftModel.from_pretrained(network, folder)
 
 
 def device() -> str:

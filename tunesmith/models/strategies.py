@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
+import difflib
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
-from tunesmith.models.anatomy import block_list, dissect, output_layer
-from tunesmith.spec.schema import Features, Full, Layers, Lora, Strategy
-
-ATTENTION_NAMES = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "c_attn", "Wqkv", "qkv")
+from tunesmith.models.adapters import add_ia3, add_lora, add_prompts
+from tunesmith.models.anatomy import dissect, output_layer, running_blocks
+from tunesmith.models.splice import frozen_depth
+from tunesmith.spec.schema import IA3, BitFit, Features, Full, Gradual, Layers, Lora, Prompts, Strategy
 
 
 def apply_strategy(model: Any, strategy: Strategy) -> Any:
-    """The model with the strategy's weights trainable and all others frozen; for lora, wrapped by PEFT."""
-    members: dict[type, Callable[[Any, Any], Any]] = {Features: _features, Layers: _layers, Full: _full, Lora: _lora}
+    """The model with the strategy's weights trainable and all others frozen; for adapters and prompts, wrapped by PEFT.
+
+    Weights that will be trained later (`gradual`) count as trained.
+    """
+    members: dict[type, Callable[[Any, Any], Any]] = {
+        Features: _features, Layers: _layers, Full: _full, Gradual: _gradual, BitFit: _bitfit, Lora: add_lora, IA3: add_ia3,
+        Prompts: add_prompts,
+    }  # fmt: skip
     return members[type(strategy)](model, strategy)
 
 
@@ -28,70 +35,74 @@ def _features(model: Any, _strategy: Features) -> Any:
 
 
 def _layers(model: Any, strategy: Layers) -> Any:
+    named = _top(model, strategy.top, "strategy.top") if strategy.parts is None else _named(model, strategy.parts)
+    return _train_only(model, [*dissect(model).head, *named])
+
+
+def _full(model: Any, strategy: Full) -> Any:
+    model.requires_grad_(True)
+    if strategy.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def _gradual(model: Any, strategy: Gradual) -> Any:
+    return _train_only(model, [*dissect(model).head, *_top(model, strategy.blocks, "strategy.blocks")])
+
+
+def _bitfit(model: Any, _strategy: BitFit) -> Any:
     parts = dissect(model)
-    if strategy.top > len(parts.blocks):
-        raise ModelError(Issue("strategy.top", f"must be at most {len(parts.blocks)}, the model's number of blocks", str(strategy.top)))
-    trained = parts.blocks[len(parts.blocks) - strategy.top :]
-    return _train_only(model, [*parts.head, *(name for block in trained for name in block)])
+    biases = [name for level in (parts.embeddings, *parts.blocks) for name in level if name.split(".")[-1] == "bias"]
+    if not biases:
+        raise ModelError(Issue("strategy.kind", "must find biases in the model", type(model).__name__, "Use strategy {kind: lora}."))
+    return _train_only(model, [*parts.head, *biases])
 
 
-def _full(model: Any, _strategy: Full) -> Any:
-    return model.requires_grad_(True)
+def _top(model: Any, count: int, where: str) -> list[str]:
+    """Names of the weights of the top blocks."""
+    blocks = dissect(model).blocks
+    if count > len(blocks):
+        raise ModelError(Issue(where, f"must be at most {len(blocks)}, the model's number of blocks", str(count)))
+    return [name for block in blocks[len(blocks) - count :] for name in block]
 
 
-def _lora(model: Any, strategy: Lora) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model  # seconds to import: only this strategy pays
-    from transformers.pytorch_utils import Conv1D
-
-    prefix, blocks = block_list(model)
-    linear = [f"{prefix}.{name}" for name, module in blocks.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    names = {name.split(".")[-1] for name in linear}
-    wanted = {"all-linear": names, "attention": names & set(ATTENTION_NAMES)}.get(str(strategy.targets), set(strategy.targets))
-    if not wanted or wanted - names:
-        missing = ", ".join(sorted(wanted - names)) or str(strategy.targets)
-        raise ModelError(Issue("strategy.targets", f"must name modules of the blocks: {', '.join(sorted(names))}", missing))
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=strategy.rank,
-        lora_alpha=strategy.alpha,
-        lora_dropout=strategy.dropout,
-        target_modules=[name for name in linear if name.split(".")[-1] in wanted],
-        modules_to_save=_head_modules(model),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # PEFT sets it right for GPT-2's layers, and says so
-        return get_peft_model(model, config)
+def _named(model: Any, patterns: Iterable[str]) -> list[str]:
+    """Names of the weights that match a pattern each."""
+    names, found = [name for name, _ in model.named_parameters()], list[str]()
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            near = difflib.get_close_matches(pattern.strip("*."), names, 3, 0.3)
+            raise ModelError(
+                Issue("strategy.parts", "must match names of weights", pattern, f"Close to it: {', '.join(near or names[:3])}.")
+            )
+        found += matching
+    return found
 
 
-def _head_modules(model: Any) -> list[str]:
-    """Names of the modules after the blocks: they are trained whole, not adapted."""
-    inner = model.base_model_prefix + "."
-    return sorted({name.removeprefix(inner).split(".")[0] for name in dissect(model).head})
+def blocks_from_the_top(model: Any, count: int) -> list[nn.Module]:
+    """The uppermost blocks, the last one first."""
+    return [block for _, block in reversed(running_blocks(model)[-count:])]
 
 
-def merged(model: Any) -> Any:
-    """The plain transformers model: adapters, if there are any, added into the weights."""
-    return model.merge_and_unload() if is_adapted(model) else model
+def frozen_prefix(model: Any, strategy: Strategy) -> list[nn.Module]:
+    """Modules that run before the lowest block that is ever trained. They stay in eval mode: dropout there is only noise.
 
-
-def is_adapted(model: Any) -> bool:
-    """True when the model carries PEFT adapters."""
-    return type(model).__module__.startswith("peft.")
-
-
-def frozen_prefix(model: nn.Module, strategy: Strategy) -> list[nn.Module]:
-    """Modules that run before the lowest trained block of `layers`. They stay in eval mode: dropout there is only noise."""
-    if not isinstance(strategy, Layers):
+    Empty for strategies that work at all heights.
+    """
+    if not (isinstance(strategy, (Layers, Gradual)) or (isinstance(strategy, (Lora, IA3)) and strategy.top is not None)):
         return []
-    prefix, blocks = block_list(model)
-    first_trained = f"{prefix}.{len(blocks) - strategy.top}"
-    before: list[nn.Module] = []
+    blocks, depth = running_blocks(model), frozen_depth(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if trained & set(dissect(model).embeddings):
+        return []
+    first, before = blocks[0][0], list[nn.Module]()
     for name, module in model.named_modules():
-        if name == first_trained or (strategy.top == 0 and before and not name.startswith(prefix) and blocks[-1] in before):
+        if name == first:
             break
-        if not first_trained.startswith(name):
+        if not first.startswith(name):
             before.append(module)
-    return before
+    return [*before, *(module for _, block in blocks[:depth] for module in block.modules())]
 
 
 def rate_levels(model: Any, strategy: Strategy) -> dict[str, float]:
