@@ -82,6 +82,14 @@ def random_layers(model: Any) -> str:
     return ""
 
 
+def drops_at_random(model: nn.Module) -> bool:
+    """True when two passes in training mode can differ: a dropout layer, or a probability of dropout in the configuration."""
+    layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    config = getattr(model, "config", None)
+    named = {} if config is None else config.to_dict()
+    return layers or any("drop" in name and isinstance(p, float) and p > 0 for name, p in named.items())
+
+
 @contextmanager
 def share_position_bias(blocks: Sequence[Any], depth: int) -> Iterator[None]:
     """T5 computes its position bias in the first block and hands it on: meanwhile the block above a cut computes it itself."""

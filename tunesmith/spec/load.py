@@ -208,5 +208,6 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
     augment = spec.train.augment
     if augment and augment.paraphrase and (folder / augment.paraphrase.model).is_dir():
         paraphrase = augment.paraphrase.model_copy(update={"model": str(folder / augment.paraphrase.model)})
-        update["train"] = update.get("train", spec.train).model_copy(update={"augment": augment.model_copy(update={"paraphrase": paraphrase})})
+        augmented = {"augment": augment.model_copy(update={"paraphrase": paraphrase})}
+        update["train"] = update.get("train", spec.train).model_copy(update=augmented)
     return spec.model_copy(update=update)

@@ -27,7 +27,8 @@ class StepBatch:
 class Order:
     """What decides the order. `lengths` are token counts of the training rows; `pieces` is gradient_accumulation_steps.
 
-    With `sampling`, an epoch draws as many rows as there are, by their class ids in `targets_N`: rare ones several times.
+    Each run of `together` rows of a batch is in one piece. With `sampling`, an epoch draws as many rows as there are, by
+    their class ids in `targets_N`: rare ones several times.
     """
 
     lengths: Sequence[int]
@@ -37,6 +38,7 @@ class Order:
     seed: int
     sampling: Sampling | None = None
     targets_N: np.ndarray | None = None
+    together: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,7 +67,7 @@ def step_batches(order: Order, collate: Callable[[list[int]], Batch], done: int 
         batches = order.epoch_rows(epoch)
         for number in range(skipped, len(batches)):
             rows = batches[number]
-            size = -(-len(rows) // order.pieces)
+            size = order.together * -(-len(rows) // (order.pieces * order.together))
             pieces = tuple(collate(rows[at : at + size]) for at in range(0, len(rows), size))
             yield StepBatch(epoch, number == len(batches) - 1, pieces, sum(order.lengths[row] for row in rows))
         skipped = 0

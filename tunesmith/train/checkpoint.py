@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.train.averaging import statistics
 from tunesmith.train.loop import Learner
 from tunesmith.train.stopping import Patience
 
@@ -27,14 +28,15 @@ class Position:
 
 
 def trained_state(model: Any) -> dict[str, Tensor]:
-    """Copies of the trained parameters on the CPU, by name."""
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+    """Copies of the trained parameters, and of the batch-norm statistics that training updates, on the CPU, by name."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad} | statistics(model)
+    return {name: value.detach().cpu().clone() for name, value in trained.items()}
 
 
 @torch.no_grad()
 def load_trained(model: Any, state: dict[str, Tensor]) -> None:
-    """Write saved parameters back into the model."""
-    parameters = dict(model.named_parameters())
+    """Write saved parameters and statistics back into the model."""
+    parameters = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, value in state.items():
         parameters[name].copy_(value)
 
@@ -50,6 +52,7 @@ def save_checkpoint(path: Path, learner: Learner, position: Position, inputs: st
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "position": [position.step, position.seconds, position.best_step],
         "patience": [patience.best, patience.waited],
+        "average": {"weights": learner.average.weights, "count": learner.average.count, "candidates": learner.average.candidates},
         "inputs": inputs,
     }
     temporary = path.with_name(f".{path.name}.writing")
@@ -72,6 +75,9 @@ def load_checkpoint(path: Path, learner: Learner, patience: Patience, inputs: st
     learner.scheduler.last_epoch = state["scheduler"]["last_epoch"]
     for group, base, factor in zip(learner.optimizer.param_groups, learner.scheduler.base_lrs, learner.scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(learner.scheduler.last_epoch)
+    saved, device = state["average"], learner.accelerator.device
+    learner.average.weights = {name: value.to(device) for name, value in saved["weights"].items()}
+    learner.average.count, learner.average.candidates = saved["count"], [(score, step) for score, step in saved["candidates"]]
     torch.set_rng_state(state["random"])
     if state["random_cuda"]:
         torch.cuda.set_rng_state_all(state["random_cuda"])

@@ -7,8 +7,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,29 @@ from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Issue, Progress, StepInfo
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.load import device
-from tunesmith.models.strategies import frozen_prefix, rate_levels
-from tunesmith.spec.schema import Spec
+from tunesmith.models.strategies import blocks_from_the_top, frozen_prefix, rate_levels
+from tunesmith.spec.schema import Gradual, Mixup, Soup, Spec
 from tunesmith.tasks.base import Batch, Encoding, Task
-from tunesmith.train.batches import Order, step_batches
+from tunesmith.train.averaging import (
+    Average,
+    Averaged,
+    Weights,
+    begun,
+    drop_others,
+    greedy_soup,
+    keep_candidate,
+    load_candidate,
+    swapped,
+    trained_parameters,
+    update,
+)
+from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_state
+from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
 from tunesmith.train.optim import make_optimizer, make_scheduler, parameter_groups
-from tunesmith.train.step import task_step
+from tunesmith.train.regularize import mixable_blocks, mixed, regularized
+from tunesmith.train.step import Step, task_step
 from tunesmith.train.stopping import Patience
 
 
@@ -55,7 +71,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to. `seconds` add up over interruptions; `resumed_at` is the step that this process began at."""
+    """What training came to. `seconds` add up over interruptions; `resumed_at` is the step that this process began at.
+
+    `best_step` is where the kept weights were taken; for a soup, the step of its best member.
+    """
 
     steps: int
     epochs_run: float
@@ -65,6 +84,7 @@ class Fitted:
     seconds: float
     resumed_at: int
     peak_memory_bytes: int
+    averaged: Averaged | None = None
 
 
 def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
@@ -78,20 +98,31 @@ def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
         )
     model = accelerator.prepare(model)
     optimizer = make_optimizer(parameter_groups(model, rate_levels(model, spec.strategy), train), train)
-    return Learner(
-        model, optimizer, make_scheduler(optimizer, train, steps), accelerator, train.max_grad_norm, train.precision == "bfloat16"
-    )
+    scheduler, bfloat16 = make_scheduler(optimizer, train, steps), train.precision == "bfloat16"
+    return Learner(model, optimizer, scheduler, accelerator, train.max_grad_norm, bfloat16, Average(train.averaging))
 
 
 def order_of(spec: Spec, rows: Encoding) -> Order:
     """The order of training that a resolved spec asks for, for these training rows."""
     train = spec.train
     assert train.batch_size and train.epochs, "resolved specs have a batch size and epochs"
-    plain = Order(rows.lengths, train.batch_size, train.epochs, train.gradient_accumulation_steps, spec.seed)
+    together = 2 if isinstance(train.regularization, Mixup) else 1
+    plain = Order(rows.lengths, train.batch_size, train.epochs, train.gradient_accumulation_steps, spec.seed, together=together)
     if train.sampling == "none":
         return plain
     targets_N = np.array([row["labels"] for row in rows.rows], np.int64)
     return replace(plain, sampling="balanced" if train.sampling == "balanced" else "square-root", targets_N=targets_N)
+
+
+def full_step(task: Task, model: Any, spec: Spec) -> Step:
+    """The step of a task with all that the spec wraps around it."""
+    return regularized(task_step(task), model, spec)
+
+
+def full_batches(batches: Iterator[StepBatch], model: Any, spec: Spec, done: int = 0) -> Iterator[StepBatch]:
+    """The batches after the first `done` steps with what the spec's step reads besides rows."""
+    rule = spec.train.regularization
+    return mixed(batches, rule, mixable_blocks(model, rule), spec.seed, done) if isinstance(rule, Mixup) else batches
 
 
 def fit(model: Any, job: Job) -> Fitted:
@@ -106,6 +137,7 @@ def fit(model: Any, job: Job) -> Fitted:
     fresh = Position(0, 0.0, 0, Patience(job.spec.train.patience, job.higher_is_better))
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     position, stopped_by = _loop(learner, job, order, start)
+    position, averaged = _averaged(learner, job, order, position)
     load_trained(learner.model, load_file(job.folder / "best.safetensors"))
     assert position.patience.best is not None, "the last step is always scored"
     return Fitted(
@@ -117,6 +149,7 @@ def fit(model: Any, job: Job) -> Fitted:
         seconds=position.seconds,
         resumed_at=start.step,
         peak_memory_bytes=peak_memory_bytes(),
+        averaged=averaged,
     )
 
 
@@ -138,16 +171,20 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position) -> tuple
 
     evaluations = _evaluation_steps(order, job.spec.train.evaluations_per_epoch)
     with job.stop.deferred():
-        for info in train_steps(learner, step_batches(order, collate, position.step), task_step(job.task), position.step):
+        plain = step_batches(order, collate, position.step)
+        batches, step = _in_turns(learner, job, full_batches(plain, learner.model, job.spec, position.step))
+        for info in train_steps(learner, batches, step, position.step):
             position = replace(position, step=info.step, seconds=time.perf_counter() - began)
+            update(learner.average, learner.model, info.step, order.steps)
             if info.step in evaluations:
-                info, position = _evaluated(info, position, learner, job)
+                info, position = _evaluated(info, position, learner, (job, order))
             history.add(info)
             job.watch(Progress("train", info.step, order.steps, "step", info.step / order.steps_per_epoch, info.loss, info.score))
             asked = job.stop.signal is not None
             if asked or info.step in evaluations or time.perf_counter() - saved > 60 * job.spec.train.checkpoint_minutes:
                 history.flush()
                 save_checkpoint(job.folder / "last.pt", learner, position, job.inputs)
+                drop_others(learner.average, job.folder)
                 saved = time.perf_counter()
             if asked:
                 raise job.stop.error()
@@ -156,15 +193,64 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position) -> tuple
     return position, "all epochs done"
 
 
-def _evaluated(info: StepInfo, position: Position, learner: Learner, job: Job) -> tuple[StepInfo, Position]:
-    score = job.score(predict_logits(learner.model, job.task, job.validation))
-    patience = position.patience.update(score)
-    if patience.improved or not (job.folder / "best.safetensors").exists():
-        temporary = job.folder / ".best.safetensors.writing"
-        save_file(trained_state(learner.model), temporary)
-        os.replace(temporary, job.folder / "best.safetensors")
-        position = replace(position, best_step=info.step)
-    return replace(info, score=score, is_best=patience.improved), replace(position, patience=patience)
+def _in_turns(learner: Learner, job: Job, batches: Iterator[StepBatch]) -> tuple[Iterator[StepBatch], Step]:
+    """The batches and the step of training; where blocks join in turns, those whose turn has not come are left out."""
+    strategy, step = job.spec.strategy, full_step(job.task, learner.model, job.spec)
+    if not isinstance(strategy, Gradual):
+        return batches, step
+    return unfreezing(batches, step, blocks_from_the_top(learner.model, strategy.blocks), strategy.epochs_per_block)
+
+
+def _evaluated(info: StepInfo, position: Position, learner: Learner, asked: tuple[Job, Order]) -> tuple[StepInfo, Position]:
+    job, order = asked
+    with swapped(learner.model, learner.average.weights, lambda: _plain_batches(job, order)):
+        score = job.score(predict_logits(learner.model, job.task, job.validation))
+        if not begun(learner.average):
+            return replace(info, score=score), position
+        patience = position.patience.update(score)
+        if patience.improved or not (job.folder / "best.safetensors").exists():
+            _save_best(trained_state(learner.model), job.folder)
+            position = replace(position, best_step=info.step)
+    if isinstance(learner.average.rule, Soup):
+        weights = {name: p.detach().cpu() for name, p in trained_parameters(learner.model)}
+        keep_candidate(learner.average, weights, (score, info.step), job.folder, job.higher_is_better)
+    waits = info.epoch < complete_from(job.spec.strategy)  # what is still to join may improve it: early stopping counts from then
+    counted = replace(patience, waited=0) if waits else patience
+    return replace(info, score=score, is_best=patience.improved), replace(position, patience=counted)
+
+
+def _save_best(weights: Weights, folder: Path) -> None:
+    temporary = folder / ".best.safetensors.writing"
+    save_file(weights, temporary)
+    os.replace(temporary, folder / "best.safetensors")
+
+
+def _plain_batches(job: Job, order: Order) -> Iterator[Batch]:
+    return (job.task.collate([job.train.rows[row] for row in rows]) for rows in order.epoch_rows(0))
+
+
+def _averaged(learner: Learner, job: Job, order: Order, position: Position) -> tuple[Position, Averaged | None]:
+    """What averaging came to; a soup is made here, and its weights take the place of the best."""
+    average = learner.average
+    if average.rule is None:
+        return position, None
+
+    def score() -> float:
+        return job.score(predict_logits(learner.model, job.task, job.validation))
+
+    if not isinstance(average.rule, Soup):
+        return position, Averaged(average.count, position.step, score())
+    plain = average.candidates[0][0]
+
+    def score_of(weights: Weights) -> float:
+        with swapped(learner.model, weights, lambda: _plain_batches(job, order)):
+            return score()
+
+    soup, best, members = greedy_soup(average.candidates, partial(load_candidate, job.folder), score_of, job.higher_is_better)
+    with swapped(learner.model, soup, lambda: _plain_batches(job, order)):
+        _save_best(trained_state(learner.model), job.folder)
+    position = replace(position, patience=replace(position.patience, best=best))
+    return position, Averaged(len(members), len(average.candidates), plain)
 
 
 def _evaluation_steps(order: Order, per_epoch: int) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue, StepInfo
+from tunesmith.train.averaging import Average
 from tunesmith.train.batches import StepBatch
 from tunesmith.train.step import Step
 
 
 @dataclass
 class Learner:
-    """What changes while training: the model, its optimiser and schedule, on the accelerator's device."""
+    """What changes while training: the model, its optimiser, schedule and average, on the accelerator's device."""
 
     model: Any
     optimizer: torch.optim.Optimizer
@@ -26,6 +27,7 @@ class Learner:
     accelerator: Any
     max_grad_norm: float | None
     bfloat16: bool
+    average: Average = field(default_factory=Average)
 
 
 def train_steps(learner: Learner, batches: Iterable[StepBatch], step: Step, done: int = 0) -> Iterator[StepInfo]:

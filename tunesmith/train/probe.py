@@ -14,10 +14,10 @@ import numpy as np
 
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Encoding, Task
+from tunesmith.train.averaging import update
 from tunesmith.train.batches import Order, StepBatch, step_batches
-from tunesmith.train.fit import make_learner, order_of, peak_memory_bytes
+from tunesmith.train.fit import full_batches, full_step, make_learner, order_of, peak_memory_bytes
 from tunesmith.train.loop import train_steps
-from tunesmith.train.step import task_step
 
 QUANTILES = (0.02, 0.5, 0.98)
 
@@ -39,13 +39,15 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tok
     points: list[tuple[int, float]] = []
     learner = make_learner(model, spec, order.steps)
     model.train()
+    step = full_step(task, model, spec)
     for quantile in (QUANTILES[-1], *QUANTILES):  # the first one warms up, and has the largest activations
         at = int(quantile * (len(by_length) - size))
         rows = by_length[at : at + size]
-        chosen = Order([train.lengths[n] for n in rows], size, 1, order.pieces, 0)
+        chosen = Order([train.lengths[n] for n in rows], size, 1, order.pieces, 0, together=order.together)
         batch = next(step_batches(chosen, lambda numbers, rows=rows: task.collate([train.rows[rows[n]] for n in numbers])))  # type: ignore[misc]
         start = time.perf_counter()
-        list(train_steps(learner, [batch], task_step(task)))
+        for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
+            update(learner.average, model, max(info.step, order.steps), order.steps)
         points.append((_padded(batch), time.perf_counter() - start))
     tokens, seconds = np.array(points[1:]).T
     slope = max(float(np.polyfit(tokens, seconds, 1)[0]) if len(set(tokens)) > 1 else float(seconds.mean() / tokens.mean()), 0.0)
