@@ -12,7 +12,8 @@ from tunesmith.core.seeding import seed_for
 from tunesmith.models.anatomy import output_layer
 from tunesmith.models.linear import Linear
 from tunesmith.models.load import load_model
-from tunesmith.models.mean_pool import add_mean_pooling
+from tunesmith.models.mean_pool import add_mean_pooling, read_first_token
+from tunesmith.models.quantized import load_options
 from tunesmith.spec.schema import Features, Spec
 from tunesmith.tasks.base import Task
 
@@ -20,11 +21,13 @@ from tunesmith.tasks.base import Task
 def build_model(spec: Spec, task: Task) -> Any:
     """The untrained model of a run; the same weights every time, also where the head is drawn at random."""
     torch.manual_seed(seed_for(spec.seed, "model"))
-    model = load_model(spec.model, task.head, task.model_options)
+    model = load_model(spec.model, task.head, {**task.model_options, **load_options(spec.strategy)})
     if spec.train.dropout is not None:
         set_dropout(model, spec.train.dropout)
     if isinstance(spec.strategy, Features) and spec.strategy.pooling == "mean":
         add_mean_pooling(model)
+    if isinstance(spec.strategy, Features) and spec.strategy.pooling == "cls":
+        read_first_token(model)
     return model
 
 

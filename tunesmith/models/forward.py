@@ -49,7 +49,7 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
             for numbers, batch, outputs in _passes(model, task, encoding, watch, output_hidden_states=True):
                 hidden_BTE, mask_BT1 = outputs.hidden_states[-1].float(), batch["attention_mask"].unsqueeze(-1)
                 means.append((numbers, ((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu()))
-                heads.append((numbers, _one_per_row(seen.pop(), batch).float().cpu()))
+                heads.append((numbers, one_per_row(seen.pop(), batch).float().cpu()))
     finally:
         hook.remove()
     return Frozen(_in_order(heads), _in_order(means))
@@ -67,7 +67,7 @@ def _passes(model: Any, task: Task, encoding: Encoding, watch: Watch | None, **o
             watch(done, len(encoding.rows))
 
 
-def _one_per_row(inputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def one_per_row(inputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Decoder classifiers run their output layer on every token and use the last one that is not padding."""
     if inputs.dim() == 2:
         return inputs

@@ -30,12 +30,7 @@ def add_mean_pooling(model: Any) -> None:
     Raises:
         ModelError: the architecture cannot express it.
     """
-    encoder, dense = bert_like_encoder(model), head_dense(model)
-    if encoder is None or dense is None:
-        found = type(model).__name__
-        raise ModelError(
-            Issue("strategy.pooling", "must be model for this architecture", f"mean with {found}", "Set strategy.pooling: model.")
-        )
+    encoder, dense = _parts(model, "mean")
     block = copy.deepcopy(encoder.layer[-1])
     for parameter in block.parameters():
         parameter.zero_()
@@ -46,5 +41,28 @@ def add_mean_pooling(model: Any) -> None:
     block.attention.self.layer_idx = len(encoder.layer)
     encoder.layer.append(block)
     model.config.num_hidden_layers = len(encoder.layer)
+    _pass_through(dense)
+
+
+@torch.no_grad()
+def read_first_token(model: Any) -> None:
+    """Make the output layer read the last state of the first token, whatever the head did with it; in place.
+
+    Raises:
+        ModelError: the architecture cannot express it.
+    """
+    _pass_through(_parts(model, "cls")[1])
+
+
+def _parts(model: Any, pooling: str) -> tuple[Any, nn.Linear]:
+    encoder, dense = bert_like_encoder(model), head_dense(model)
+    if encoder is None or dense is None:
+        found = f"{pooling} with {type(model).__name__}"
+        remedy = "Set strategy.pooling: model, or attention with head: linear or mlp."
+        raise ModelError(Issue("strategy.pooling", "must be model or attention for this architecture", found, remedy))
+    return encoder, dense
+
+
+def _pass_through(dense: nn.Linear) -> None:
     dense.weight.copy_(TANH_SCALE * torch.eye(dense.in_features))
     dense.bias.zero_()

@@ -21,7 +21,7 @@ from tunesmith.data.load import SOURCE
 from tunesmith.data.open import open_batches
 from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.predict import predict
-from tunesmith.models.load import load_finished
+from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.text_classification import TextClassification
 
@@ -56,7 +56,7 @@ class Predictor:
         self.columns: list[str] = list(profile["columns"]["text"])
         self.task = TextClassification(self.labels, multi_label=self.spec.data.multi_label, pair=len(self.columns) == 2)
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
-        self.model: Any = load_finished(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
+        self.model: Any = load_shipped(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """One Prediction per text, in order; pairs of texts for a model of sentence pairs."""

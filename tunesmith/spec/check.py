@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import archive_of, has_password, is_address
-from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Mixup, Soup, Spec
+from tunesmith.spec.heads import LOOPED
+from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Gradual, Layers, Mixup, Soup, Spec
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
@@ -21,7 +22,7 @@ UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "act
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_training(spec), *_craft(spec), *_augmentation(spec), *_metric(spec, metrics)]
+    return [*_files(spec), *_data(spec), *_strategy(spec), *_training(spec), *_craft(spec), *_augmentation(spec), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -114,17 +115,21 @@ def _annotators(spec: Spec, labels: tuple[str, ...]) -> list[Issue]:
     return issues
 
 
+def _strategy(spec: Spec) -> list[Issue]:
+    strategy, issues = spec.strategy, []
+    if isinstance(strategy, Layers) and strategy.parts is not None and "top" in strategy.model_fields_set:
+        issues.append(Issue("strategy.top", "has no effect beside strategy.parts", str(strategy.top), "Remove one of them."))
+    if isinstance(strategy, Gradual) and spec.train.epochs and spec.train.epochs <= strategy.blocks * strategy.epochs_per_block:
+        least = strategy.blocks * strategy.epochs_per_block + 1
+        expected = f"must be at least {least}: {strategy.blocks} blocks join after {strategy.epochs_per_block} epochs each"
+        issues.append(Issue("train.epochs", expected, str(spec.train.epochs), "Raise it, or lower strategy.blocks."))
+    return issues
+
+
 def _training(spec: Spec) -> list[Issue]:
     issues = []
-    if isinstance(spec.strategy, Features) and spec.strategy.head == "logistic":
-        issues += [
-            Issue(f"train.{field}", "has no effect with strategy.head: logistic", "", "Remove it, or use head: linear.")
-            for field in LOOP_ONLY
-            if field in spec.train.model_fields_set
-        ]
-    if isinstance(spec.strategy, Features) and spec.strategy.head == "linear":
-        unused = [field for field in UNUSED_BY_A_HEAD if field in spec.train.model_fields_set]
-        issues += [Issue(f"train.{field}", "has no effect with strategy.kind: features", "", "Remove it.") for field in unused]
+    if isinstance(spec.strategy, Features):
+        issues += _head(spec, spec.strategy)
     if isinstance(spec.train.optimizer, SGD) and spec.train.optimizer.nesterov and spec.train.optimizer.momentum == 0:
         issues.append(Issue("train.optimizer.nesterov", "needs a momentum above 0", "0"))
     if spec.train.batch_size and spec.train.gradient_accumulation_steps > spec.train.batch_size:
@@ -147,6 +152,21 @@ def _training(spec: Spec) -> list[Issue]:
         issues.append(Issue("train.sampling", "must not correct for rare classes a second time", found, "Remove one of them."))
     if spec.data.multi_label and spec.train.class_weights == "balanced":
         issues.append(Issue("train.class_weights", "must be none with multi_label: true", "balanced", "Remove it."))
+    return issues
+
+
+def _head(spec: Spec, strategy: Features) -> list[Issue]:
+    """Settings of the loop that a head has no use for, and poolings that it cannot have."""
+    kind, given = strategy.head.kind, spec.train.model_fields_set
+    if kind not in (*LOOPED, "search"):
+        remedy = "Remove it, or use head: linear or mlp."
+        issues = [Issue(f"train.{f}", f"has no effect with strategy.head: {kind}", "", remedy) for f in LOOP_ONLY if f in given]
+    else:
+        unused = [f for f in UNUSED_BY_A_HEAD if f in given and not (f == "dropout" and kind != "linear")]
+        issues = [Issue(f"train.{field}", "has no effect with strategy.kind: features", "", "Remove it.") for field in unused]
+    if strategy.pooling == "attention" and kind not in LOOPED:
+        remedy = "Set strategy.head: linear or mlp, or another pooling."
+        issues.append(Issue("strategy.pooling", "is learned together with the head, by the loop", f"attention with {kind}", remedy))
     return issues
 
 

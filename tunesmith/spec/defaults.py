@@ -9,10 +9,15 @@ from typing import Any
 
 import yaml
 
-from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Layers, Lora, Part, Spec
+from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
 FOLDS, FEW_TEST_ROWS, MOST_FOLDED_ROWS = 5, 10, 1000
+RATES = {
+    "full": 1e-4, "layers": 3e-4, "gradual": 3e-4, "bitfit": 2e-3, "lora": 5e-4, "qlora": 5e-4, "ia3": 1e-2, "prompt_tuning": 1e-2,
+    "prefix_tuning": 1e-2,
+}  # fmt: skip
+"""Peak learning rates: the fewer weights a strategy trains, the further each of them has to go."""
 OPEN = {"train.precision": "auto", "evaluate.folds": "auto"}
 """How a value is left open; None where nothing stands here."""
 
@@ -50,7 +55,7 @@ class Resolved:
 def resolve(spec: Spec, facts: Facts) -> Resolved:
     """Fill every open value that is used by this spec's strategy. Nothing given is ever changed."""
     derived: dict[str, tuple[Any, str]] = {
-        "model.max_length": _max_length(facts),
+        "model.max_length": _max_length(spec, facts),
         "train.epochs": _epochs(spec, facts),
         "train.batch_size": _batch_size(facts),
         "train.learning_rate": _learning_rate(spec),
@@ -88,10 +93,12 @@ def _given(part: Part) -> list[str]:
     return paths
 
 
-def _max_length(facts: Facts) -> tuple[int, str]:
+def _max_length(spec: Spec, facts: Facts) -> tuple[int, str]:
     covering = math.ceil(max(facts.tokens_p99, 4) / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    if covering >= facts.model_max_length:
-        return facts.model_max_length, f"the model's limit; the 99th percentile of the rows is {facts.tokens_p99} tokens"
+    prompts = spec.strategy.virtual_tokens if isinstance(spec.strategy, Prompts) else 0
+    if covering >= facts.model_max_length - prompts:
+        limit = f"the model's limit{f', less {prompts} virtual tokens' if prompts else ''}"
+        return max(facts.model_max_length - prompts, 4), f"{limit}; the 99th percentile of the rows is {facts.tokens_p99} tokens"
     return covering, f"covers the 99th percentile of the rows, {facts.tokens_p99} tokens"
 
 
@@ -104,11 +111,14 @@ def _batch_size(facts: Facts) -> tuple[int, str]:
 
 def _epochs(spec: Spec, facts: Facts) -> tuple[int, str]:
     if isinstance(spec.strategy, Features):
-        return 30, "a linear head on stored features: an epoch costs little"
+        return 30, "a head on stored features: an epoch costs little"
     batch = spec.train.batch_size or _batch_size(facts)[0]
     steps = 900
     epochs = math.ceil(steps * batch / max(facts.train_rows, 1))
-    return min(max(epochs, 3), 10), f"about {steps} steps, at least 3 and at most 10 epochs"
+    usual, rule = min(max(epochs, 3), 10), f"about {steps} steps, at least 3 and at most 10 epochs"
+    if isinstance(spec.strategy, Gradual) and spec.strategy.blocks * spec.strategy.epochs_per_block + 2 > usual:
+        return spec.strategy.blocks * spec.strategy.epochs_per_block + 2, "two epochs with all blocks that gradual trains"
+    return usual, rule
 
 
 def _learning_rate(spec: Spec) -> tuple[float, str]:
@@ -117,18 +127,16 @@ def _learning_rate(spec: Spec) -> tuple[float, str]:
         return 1e-2, "default for sgd"
     if isinstance(spec.train.optimizer, Adafactor):
         return 5e-3, "default for adafactor, which takes it relative to the size of the weights"
-    if isinstance(strategy, Full):
-        return 1e-4, "default for full"
-    if isinstance(strategy, Layers):
-        return 3e-4, "default for layers"
-    if isinstance(strategy, Lora):
-        return 5e-4, "default for lora"
-    return 1e-2, "default for a linear head on features"
+    if isinstance(strategy, Features) and (strategy.pooling == "attention" or strategy.head.kind != "linear"):
+        return 1e-3, "default for a small network on features"
+    if isinstance(strategy, Features):
+        return 1e-2, "default for a linear head on features"
+    return RATES[strategy.kind], f"default for {strategy.kind}"
 
 
 def _precision(spec: Spec, facts: Facts) -> tuple[str, str]:
     if isinstance(spec.strategy, Features):
-        return "float32", "a linear head on stored features is not worth less"
+        return "float32", "a head on stored features is not worth less"
     if facts.fast_bfloat16:
         return "bfloat16", "measured faster than float32 on this machine"
     return "float32", "bfloat16 measured no faster on this machine"

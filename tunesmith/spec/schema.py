@@ -22,6 +22,9 @@ from tunesmith.spec.craft import RDrop as RDrop
 from tunesmith.spec.craft import Regularization as Regularization
 from tunesmith.spec.craft import Soup as Soup
 from tunesmith.spec.craft import Swa as Swa
+from tunesmith.spec.heads import KNN as KNN
+from tunesmith.spec.heads import MLP as MLP
+from tunesmith.spec.heads import Head as Head
 from tunesmith.spec.optimization import SGD as SGD
 from tunesmith.spec.optimization import Adafactor as Adafactor
 from tunesmith.spec.optimization import Adam as Adam

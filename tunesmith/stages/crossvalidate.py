@@ -25,7 +25,7 @@ from tunesmith.evaluate.folds import fold_findings
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
-from tunesmith.models.load import load_finished
+from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_rule
 from tunesmith.spec.schema import ReportSuspects
 from tunesmith.stages import augment, inspect, train
@@ -159,7 +159,7 @@ def _inspect(inner: Context, stage: StageWriter) -> None:
 
 
 def _evaluate(inner: Context, stage: StageWriter) -> None:
-    model = load_finished(inner.task.head, inner.rundir.path / "model", inner.spec.model.trust_remote_code)
+    model = load_shipped(inner.task.head, inner.rundir.path / "model", inner.spec.model.trust_remote_code)
     rows = inner.table("test")
     predictions = predict(model, inner.task, rows, inner.encoding("test"), inner.rows_watch("evaluate"))
     stage.write("predictions/test.parquet", predictions.write_parquet)

@@ -15,7 +15,8 @@ from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.evaluate.predict import predict
-from tunesmith.models.load import device, load_finished
+from tunesmith.models.headed import load_shipped
+from tunesmith.models.load import device
 from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
@@ -25,7 +26,7 @@ PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars"
 
 def evaluate(context: Context, stage: StageWriter) -> None:
     """Write predictions/ and the scores of the model and of its baselines."""
-    model = load_finished(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
+    model = load_shipped(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
     started = time.perf_counter()
     test = pl.DataFrame()
     for split in ("validation", "test"):

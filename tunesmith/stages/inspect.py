@@ -30,15 +30,15 @@ from tunesmith.data.labels import (
     trust,
 )
 from tunesmith.data.learning_curve import curve_sizes, fit_power_law, learning_curve, untrusted, wilson_interval
-from tunesmith.data.near import near_duplicates, whole_text
+from tunesmith.data.near import whole_text
 from tunesmith.data.outliers import NEIGHBOURS, Neighbours, nearest, outliers, training_outliers
 from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
-from tunesmith.data.split import folds, units_of
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
+from tunesmith.stages.folding import training_folds
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.1, 1.0)
@@ -96,10 +96,7 @@ def _judge(context: Context) -> Judged | None:
     rows, features_NE = loaded["row"][places].tolist(), loaded["mean"][places]
     table = context.table("train")[rows]
     targets = context.task.targets(table)
-    near = context.given.data.near_duplicates
-    clusters_N = near_duplicates(whole_text(table), near.jaccard).clusters_N if near else None
-    units = units_of(table["id"], clusters_N, table["group"] if "group" in table.columns else None)
-    folds_N = folds(table["label"], units, context.given.seed, FOLDS)
+    folds_N = training_folds(context, table, FOLDS)
     if len(np.unique(folds_N)) < 2:
         return None
     found = []

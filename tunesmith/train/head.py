@@ -1,4 +1,4 @@
-"""A linear head on frozen features, trained by the same loop as whole models.
+"""A head on frozen features, trained by the same loop as whole models.
 
 Shape suffixes: N = rows, B = rows of a batch, C = classes, E = width.
 """
@@ -19,7 +19,7 @@ from tunesmith.tasks.base import Batch, Encoded, Encoding, Task
 class LinearHead(nn.Module):
     """An output layer alone, on features computed beforehand; same call as a whole classifier."""
 
-    def __init__(self, output: nn.Linear) -> None:
+    def __init__(self, output: nn.Module) -> None:
         super().__init__()
         self.output = output
 
