@@ -23,7 +23,9 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.data.prepare import prepare
 from tunesmith.evaluate.intervals import Estimate
 from tunesmith.pipeline import CHECKS, check
+from tunesmith.stages import embed
 from tunesmith.stages.context import Context
+from tunesmith.stages.embed import load_features
 from tunesmith.stages.verify import verify_run
 
 
@@ -71,6 +73,26 @@ def test_leaks_of_a_given_test_are_counted_and_scored_apart(tmp_path: Path, tiny
     assert verify_run(RunDir(done.path), 2).ok
     leaks = pl.read_parquet(done.path / "data/leaks.parquet")
     assert leaks.filter(pl.col("split") == "test")["id"].n_unique() == certificate["leaking"]["test"]
+
+
+def test_of_many_training_rows_those_most_like_a_test_row_are_compared_until_none_is_a_leak(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tiny.table(150)
+    table.write_csv(tmp_path / "train.csv")
+    known = table[[7, 20, 33, 46, 59, 72]].with_columns(text=pl.col("text").str.split(" ").list.reverse().list.join(" "))
+    pl.concat([known, tiny.table(12, seed=5).with_columns(pl.col("text") + " other words")]).write_csv(tmp_path / "test.csv")
+    monkeypatch.setattr(embed, "CERTIFICATE_BATCH", 5)
+    data = {"train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv"), "suspects": None, "near_duplicates": {"cosine": 0.97}}
+    raw = raw_spec(tmp_path, tiny_bert, data=data, train={"head_start": "random"}, evaluate={"baselines": []})
+    done = check(tunesmith.load_spec(raw), tmp_path)
+    loaded, train = load_features(done, "train"), pl.read_parquet(done / "data/train.parquet")
+    compared = loaded["row"].tolist()
+    assert compared == sorted(set(compared)) and 10 <= len(compared) < 100
+    assert not compared or len(compared) % 5 == 0 or len(compared) == len(train)
+    reversed_texts = set(known["text"].str.split(" ").list.reverse().list.join(" "))
+    assert reversed_texts & set(train["text"]) <= set(train["text"].gather(compared)), "bags of the same tokens are the likeliest"
+    assert RunDir(done).findings["features/rows/train"].value == len(compared)
 
 
 def test_groups_never_part(tmp_path: Path, tiny_bert: Path) -> None:

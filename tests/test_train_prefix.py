@@ -101,7 +101,7 @@ def test_a_stopped_run_goes_on_with_the_store_as_if_nothing_had_happened(bench: 
 def test_a_changed_row_costs_one_row_and_so_does_an_added_one(bench: Prefixed) -> None:
     bench.trained("first", *TOP)
     rows = [dict(row) for row in bench.encoding.rows]
-    rows[5]["input_ids"] = rows[5]["input_ids"][:-2] + [9, rows[5]["input_ids"][-1]]
+    rows[5]["input_ids"] = [*rows[5]["input_ids"][:-2], 9, rows[5]["input_ids"][-1]]
     rows.append({**rows[6], "input_ids": [*rows[6]["input_ids"], 8]})
     rows[7]["labels"] = (rows[7]["labels"] + 1) % 3  # a label is not content
     changed = Encoding(rows, [len(row["input_ids"]) for row in rows], 0)

@@ -136,7 +136,7 @@ def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -
     if wish.passes <= 1 and wish.options.mode == "auto":
         return Used(depth, False, "the rows are read once: there is nothing to save")
     try:
-        cut = find_cut(model, _inputs(task, _example(encodings)), depth)
+        cut = find_cut(model, _inputs(task, _example(encodings), next(model.parameters()).device), depth)
     except ModelError as error:
         return Used(depth, False, error.issues[0].found)
     per_token = int(np.prod(cut.example[2:])) if len(cut.example) == 3 else int(np.prod(cut.example[1:]))
@@ -242,6 +242,5 @@ def _example(encodings: Sequence[Encoding]) -> list[Encoded]:
     return [encoding.rows[n] for n in order[max(middle - 1, 0) :][:count]]
 
 
-def _inputs(task: Any, rows: Sequence[Encoded], device: Any = None) -> Batch:
-    batch = task.collate(rows)
-    return {name: value.to(device) if device else value for name, value in batch.items() if name not in FOR_THE_LOSS}
+def _inputs(task: Any, rows: Sequence[Encoded], device: torch.device) -> Batch:
+    return {name: value.to(device) for name, value in task.collate(rows).items() if name not in FOR_THE_LOSS}

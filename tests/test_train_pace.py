@@ -1,0 +1,39 @@
+"""What training was expected to take."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.core.records import StepInfo
+from tunesmith.train.pace import PROBED, Pace, line
+
+
+@given(st.floats(0, 1), st.floats(1e-6, 1e-2), st.lists(st.integers(1, 500), min_size=10, max_size=40, unique=True))
+def test_a_line_is_found(base: float, slope: float, tokens: list[int]) -> None:
+    found = line(tokens, [base + slope * n for n in tokens])
+    assert found == pytest.approx((slope, base), rel=1e-3, abs=1e-6)
+
+
+def test_seconds_that_do_not_grow_with_tokens_are_seconds_per_step() -> None:
+    assert line([5] * 10, [0.2] * 10) == (0.0, pytest.approx(0.2))
+    assert line([1, 2, 3, 4], [0.4, 0.3, 0.2, 0.1]) == (0.0, pytest.approx(0.15))
+
+
+def test_the_rest_of_a_run_is_expected_from_its_beginning() -> None:
+    pace = Pace(300)
+    for number in range(100):
+        pace.tokens.append(10 + number % 7)
+        pace.seconds.append(0.01 + 0.001 * pace.tokens[-1])
+    pace.evaluations = 2
+    assert pace.expected() == pytest.approx(sum(pace.seconds) + 2 * 0.001 / 3 * 300)
+    short = Pace(300, pace.tokens[: 2 * PROBED], pace.seconds[: 2 * PROBED])
+    assert short.expected() is None
+
+
+def test_steps_are_passed_on_unchanged() -> None:
+    infos = [StepInfo(n, 0, 1.0, 0.1, 1, n, 1.0, epoch_ended=n == 3) for n in range(1, 4)]
+    pace = Pace(1)
+    assert list(pace.steps(infos)) == infos
+    assert pace.tokens == [1, 2, 3] and pace.evaluations == 1 and min(pace.seconds) >= 0

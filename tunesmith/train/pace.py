@@ -1,0 +1,58 @@
+"""What training was expected to take after its first steps, beside what it took.
+
+Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · b / 3 · tokens of the validation rows, with a and b
+fitted to the first steps, the very first ones left out; a pass without gradients costs a third of one with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tunesmith.core.records import StepInfo
+
+WARMING, PROBED = 3, 30
+"""Steps that are left out, as caches fill and kernels are chosen; and the number of the last step that is looked at."""
+
+
+@dataclass
+class Pace:
+    """Collects tokens and seconds of each step. `validation_tokens` are those of one evaluation."""
+
+    validation_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    evaluations: int = 0
+
+    def steps(self, infos: Iterable[StepInfo]) -> Iterator[StepInfo]:
+        """The same steps, each timed; what the caller does between them is not counted."""
+        started = time.perf_counter()
+        for info in infos:
+            self.tokens.append(info.tokens)
+            self.seconds.append(time.perf_counter() - started)
+            self.evaluations += info.epoch_ended
+            yield info
+            started = time.perf_counter()
+
+    def expected(self) -> float | None:
+        """Seconds that the steps after the probe and all evaluations were expected to take, with the probe's own; None for short runs."""
+        if len(self.tokens) <= 2 * PROBED:
+            return None
+        slope, base = line(self.tokens[WARMING:PROBED], self.seconds[WARMING:PROBED])
+        rest = self.tokens[PROBED:]
+        steps = base * len(rest) + slope * sum(rest)
+        return sum(self.seconds[:PROBED]) + steps + self.evaluations * slope / 3 * self.validation_tokens
+
+
+def line(tokens: list[int], seconds: list[float]) -> tuple[float, float]:
+    """Seconds per token and per step: least squares through the medians of the shorter and the longer half, neither below zero."""
+    order = np.argsort(tokens, kind="stable")
+    x, y = np.array(tokens, float)[order], np.array(seconds)[order]
+    half = len(x) // 2
+    (x0, y0), (x1, y1) = ((float(np.median(x[part])), float(np.median(y[part]))) for part in (slice(0, half), slice(half, None)))
+    slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
+    slope = min(max(slope, 0.0), y1 / max(x1, 1.0))
+    return slope, max(y1 - slope * x1, 0.0)
