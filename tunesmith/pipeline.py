@@ -29,6 +29,7 @@ from tunesmith.core.records import Finding, Issue, Progress
 from tunesmith.core.rundir import RunDir, StageWriter, sha256_json
 from tunesmith.data.prepare import input_hashes
 from tunesmith.document.report import render_data_report
+from tunesmith.models.quantized import missing_for
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
@@ -61,7 +62,7 @@ BEGUN = (".lock", "spec.yaml", ".manifest.json.writing")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `path` is its directory; `model_path` loads with plain `from_pretrained`."""
+    """A finished run. `path` is its directory; `model_path` loads with plain `from_pretrained`; with that of PEFT after prompt and prefix tuning."""
 
     path: Path
 
@@ -133,7 +134,7 @@ def check(spec: Spec, checks: Path | str = "checks", watch: Watch | None = None)
 @contextmanager
 def _context(spec: Spec, rundir: RunDir, watch: Watch | None) -> Iterator[Context]:
     """The run directory held for writing; Ctrl-C stops at the next safe point."""
-    issues = check_spec(spec, metric_names(spec))
+    issues = [*check_spec(spec, metric_names(spec)), *missing_for(spec.strategy)]
     if issues:
         raise SpecError(issues)
     with stoppable() as stop, rundir.locked():

@@ -73,6 +73,9 @@ STRATEGIES = {
     "prefix_tuning": "keys and values that every block reads and the head are trained, the rest stays as it is",
 }
 
+BESIDE_A_MODEL = ("prompt_tuning", "prefix_tuning")
+"""Strategies whose model is a folder of PEFT: what they learn cannot be merged into weights."""
+
 LENGTHS = {"a quarter up to": "p25", "half up to": "p50", "three quarters up to": "p75", "nearly all up to": "p99", "longest": "max"}
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}

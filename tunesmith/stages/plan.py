@@ -19,6 +19,7 @@ from tunesmith.models.advise import gather
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import device, load_config, load_processor, public_id
+from tunesmith.models.quantized import missing_for
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
@@ -66,7 +67,7 @@ class Plan:
 
 def make_plan(spec: Spec, runs: Path) -> Plan:
     """Check the spec, the data and the model; measure a few steps; put all problems into one Plan."""
-    plan = Plan(spec, check_spec(spec, metric_names(spec)))
+    plan = Plan(spec, [*check_spec(spec, metric_names(spec)), *missing_for(spec.strategy)])
     prepared = None
     files_missing = any(issue.where.split("[")[0] in ("data.train", "data.validation", "data.test") for issue in plan.issues)
     if not files_missing:
