@@ -60,7 +60,7 @@ def front_matter(contents: Contents, claims: Claims) -> str:
     fields: dict[str, Any] = {
         "license": _words(claims, contents.setting("card.license")),
         "language": [_words(claims, code) for code in language] if language else None,
-        "library_name": "transformers",
+        "library_name": "tunesmith" if claims.known("model/head") else "transformers",
         "pipeline_tag": "text-classification",
         "base_model": _base_model(contents, claims),
         "tags": ["tunesmith", "text-classification", *(["multi-label"] if contents.multi_label else [])],

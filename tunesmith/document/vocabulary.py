@@ -61,7 +61,7 @@ LIKENESS = {
 SUSPECT_RULES = {"drop": "not trained on", "correct": "trained on as suggested", "down_weight": "counted less in the loss"}
 
 STRATEGIES = {
-    "features": "the encoder stays as it is, and a linear head is fitted on its outputs",
+    "features": "the encoder stays as it is, and a head is fitted on its outputs",
     "layers": "the top blocks and the head are trained, the rest stays as it is",
     "full": "every weight is trained",
     "gradual": "the head is trained first, then one block more from the top at a time",
@@ -75,6 +75,15 @@ STRATEGIES = {
 
 BESIDE_A_MODEL = ("prompt_tuning", "prefix_tuning")
 """Strategies whose model is a folder of PEFT: what they learn cannot be merged into weights."""
+
+HEADS = {
+    "logistic": "logistic regression",
+    "linear_svm": "support vector machines, calibrated",
+    "knn": "labels of the most similar training rows",
+    "gradient_boosting": "gradient-boosted trees",
+    "mlp": "a network with one hidden layer",
+    "attention": "attention over tokens, with a head of its own",
+}
 
 LENGTHS = {"a quarter up to": "p25", "half up to": "p50", "three quarters up to": "p75", "nearly all up to": "p99", "longest": "max"}
 

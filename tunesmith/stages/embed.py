@@ -66,7 +66,7 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
-    baseline, everything = "features" in spec.evaluate.baselines, isinstance(spec.strategy, Features)
+    baseline, everything = "features" in spec.evaluate.baselines, _reads_features(spec)
     compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
     wants = {
         ALL_ROWS: everything,
@@ -115,6 +115,11 @@ def sample_rows(context: Context, count: int) -> list[int]:
             if seen[label] <= CLASS_ROWS:
                 chosen.add(row)
     return sorted(chosen)
+
+
+def _reads_features(spec: Spec) -> bool:
+    """True for heads on features; attention pooling reads tokens, from the frozen-prefix store."""
+    return isinstance(spec.strategy, Features) and spec.strategy.pooling != "attention"
 
 
 def load_features(folder: Path, split: str) -> dict[str, Tensor]:

@@ -26,8 +26,8 @@ from tunesmith.models.anatomy import output_layer
 from tunesmith.models.boosting import fit_boosting, rounds_for
 from tunesmith.models.build import has_bias, set_head
 from tunesmith.models.forward import predict_logits
-from tunesmith.models.headed import Headed
-from tunesmith.models.heads import Attentive, Perceptron, Trees, fit_neighbours
+from tunesmith.models.headed import HEAD_ARRAYS, Headed
+from tunesmith.models.heads import Attentive, Perceptron, Trees, fit_neighbours, kind_of
 from tunesmith.models.linear import Linear, Penalty, choose_logistic, fit_logistic
 from tunesmith.models.load import device
 from tunesmith.models.size import Size, size_of
@@ -112,15 +112,15 @@ class Made:
     validation: Tensor | None = None
 
 
-def rows_of(context: Context) -> Rows:
-    """All rows that are trained on, with their features."""
+def rows_of(context: Context, *, folded: bool) -> Rows:
+    """All rows that are trained on, with their features; in FOLDS folds, or all in one."""
     features_NE, training = trained_features(context)
     weights_N, encoding = training.weights_N, context.training_encoding()
     if context.spec.train.class_weights == "balanced":
         by_class_C = balanced_weights(np.bincount(training.targets, minlength=len(context.labels)))
         weights_N = by_class_C[training.targets] * (1.0 if weights_N is None else weights_N)
     table = context.table("train")[training.rows]
-    folds_N = training_folds(context, table, FOLDS)
+    folds_N = training_folds(context, table, FOLDS) if folded else np.zeros(len(table), np.int64)
     fold_of = dict(zip(table["id"], folds_N, strict=True))
     copies_N = np.array([fold_of[row] for row in context.copies["from"]], np.int64)
     return Rows(features_NE, training.targets, weights_N, np.concatenate([folds_N, copies_N]), encoding, len(table))
@@ -246,7 +246,7 @@ def fit_features(shop: Shop, stage: StageWriter, search: Callable[[Shop, Rows, S
     assert isinstance(strategy, Features), "only features have a head to fit"
     if strategy.pooling == "attention":
         return _attention(shop, strategy, stage)
-    model, rows = apply_strategy(shop.model, strategy), rows_of(context)
+    model, rows = apply_strategy(shop.model, strategy), rows_of(context, folded=strategy.head.kind in ("linear_svm", "search"))
     settled = search(shop, rows, stage) if strategy.head.kind == "search" else settle(shop, strategy.head.kind, rows)
     answer, fitted = settled.fit(rows, "")
     held_out = load_features(context.rundir.path, "validation")["head_input"]
@@ -346,6 +346,14 @@ def check_parity(context: Context, made: Made, shipped: Any) -> Finding:
         raise ModelError(Issue("model", f"must say what was fitted, within {PARITY:g}", found, "Nothing is shipped; please report this."))
     claim = "Largest difference between probabilities of the saved model and of what was fitted, on validation rows"
     return Finding("model/parity", claim, float(difference_H.max()), n=len(rows.rows), source="measured")
+
+
+def head_findings(stage: StageWriter, shipped: Any) -> list[Finding]:
+    """What lies beside the network, when something does."""
+    if not isinstance(shipped, Headed):
+        return []
+    artefact = stage.wrote(f"model/{HEAD_ARRAYS}")
+    return [Finding("model/head", "Head that lies beside the network", kind_of(shipped.head), artefact=artefact)]
 
 
 def _probabilities(logits_HC: Tensor, several: bool) -> Tensor:

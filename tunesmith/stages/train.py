@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter, sha256_file, sha256_json
 from tunesmith.models.build import build_model, has_bias, set_head
+from tunesmith.models.forward import predict_logits
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.linear import Linear, Penalty, fit_logistic
 from tunesmith.models.load import public_id
+from tunesmith.models.recompute import recomputing
 from tunesmith.models.save import learned_weights, save_model
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.schema import Features
 from tunesmith.stages.context import Context
+from tunesmith.stages.craft import craft_findings
 from tunesmith.stages.embed import HEAD_ROWS, sample_rows
 from tunesmith.stages.head_search import search
-from tunesmith.stages.heads import Shop, check_parity, fit_features, store_findings, trained_features
+from tunesmith.stages.heads import Shop, check_parity, fit_features, head_findings, store_findings, trained_features
+from tunesmith.stages.teacher import pupil_finding, teacher_answers
+from tunesmith.train.distill import taught, with_teacher
 from tunesmith.train.fit import Fitted, Job, fit
+from tunesmith.train.memory import decide_recompute
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.prefix import Wish, with_prefix
 
@@ -45,7 +52,7 @@ def train(context: Context, stage: StageWriter) -> None:
         stage.find(*_fit_findings(context, stage, fitted))
     if made:
         shipped = load_shipped(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
-        stage.find(check_parity(context, made, shipped))
+        stage.find(check_parity(context, made, shipped), *head_findings(stage, shipped))
 
 
 def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Size, Fitted]:
@@ -56,13 +63,22 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         stage.find(Finding("train/head_start", "The head starts from a regression on frozen features", "fitted", note=note))
     model = apply_strategy(model, context.spec.strategy)
     size = size_of(model)
-    encodings = [context.training_encoding(), context.encoding("validation")]
+    encodings, task = [context.training_encoding(), context.encoding("validation")], context.training_task
+    answers = teacher_answers(context, stage) if context.spec.train.distill else None
+    if answers is not None:
+        encodings[0] = with_teacher(encodings[0], answers["train"])
     wish = Wish(context.spec.store, context.store_folder, float(context.spec.train.epochs or 1))
-    with with_prefix(model, context.training_task, encodings, wish, context.rows_watch("train", "frozen blocks")) as (task, rows, used):
+    with with_prefix(model, task, encodings, wish, context.rows_watch("train", "frozen blocks")) as (task, rows, used):
         stage.find(*store_findings(used))
         shortcuts = Shortcuts(model, rows, linear_decay=decay_is_linear(context.spec.train))
-        fitted = fit(model, _job(context, task, *shortcuts.encodings))
+        job = _job(context, taught(task, context.spec), *shortcuts.encodings)
+        again = decide_recompute(model, context.spec, job.task, job.train)
+        with recomputing(model) if again.used else nullcontext():
+            fitted = fit(model, job)
+        if answers is not None:
+            stage.find(pupil_finding(context, predict_logits(model, job.task, job.validation), answers["validation"]))
         shortcuts.undo()
+    stage.find(*craft_findings(context, fitted, again))
     return model, size, fitted
 
 
