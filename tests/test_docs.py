@@ -111,7 +111,8 @@ def test_the_documents_words_cover_the_program() -> None:
     assert set(vocabulary.METRICS) == set(metrics)
     assert all(vocabulary.METRICS[name].lower_is_better != metric.higher_is_better for name, metric in metrics.items())
     assert tables.BINS == answers.BINS
-    kinds = {get_args(part.model_fields["kind"].annotation)[0] for part in (schema.Features, schema.Layers, schema.Full, schema.Lora)}
+    strategies = get_args(get_args(schema.Strategy)[0])
+    kinds = {kind for part in strategies for kind in get_args(part.model_fields["kind"].annotation)}
     assert set(vocabulary.STRATEGIES) == kinds
     assert [name for name, _ in STAGES] == list(STAGE_NAMES)
     before_documents = [name for name, _ in STAGES if name != "document"]

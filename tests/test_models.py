@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests import tiny
 from tunesmith.core.errors import ModelError
+from tunesmith.models.adapters import merged
 from tunesmith.models.anatomy import dissect
 from tunesmith.models.build import set_head
 from tunesmith.models.forward import frozen_features, predict_logits
@@ -21,7 +22,7 @@ from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.mean_pool import add_mean_pooling
 from tunesmith.models.shortcuts import QuickDropout, Shortcuts
-from tunesmith.models.strategies import apply_strategy, frozen_prefix, merged, rate_levels
+from tunesmith.models.strategies import apply_strategy, frozen_prefix, rate_levels
 from tunesmith.spec.schema import Full, Layers, Lora, Model
 from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.text_classification import TextClassification

@@ -157,3 +157,10 @@ def test_settings_that_cannot_work_are_refused(tiny_bert: Path) -> None:
     assert issues("strategy.kind=layers", "strategy.top=1", 'strategy.parts=["a*"]') == ["strategy.top"]
     with pytest.raises(SpecError, match="rank"):
         spec_of(tiny_bert, "strategy.kind=gradual", "strategy.rank=2")
+
+
+def test_strategies_with_one_cut_share_what_is_below(tiny_bert: Path, tmp_path: Path) -> None:
+    bench, computed = Prefixed(tiny_bert, tmp_path), []
+    for number, sets in enumerate((GRADUAL, ("strategy.kind=lora", "strategy.top=1"), ("strategy.kind=ia3", "strategy.top=1"))):
+        computed.append(bench.trained(str(number), *sets)[1].computed)
+    assert computed == [40, 0, 0]

@@ -27,6 +27,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 from tunesmith.data.batches import length_batches
 from tunesmith.data.store import Shelf, content_key, prune
+from tunesmith.models.adapters import is_adapted
 from tunesmith.models.anatomy import encoder_depth
 from tunesmith.models.forward import BATCH_ROWS
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
@@ -36,6 +37,8 @@ from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
 Watch = Callable[[int, int], None]
 EXAMPLE_ROWS = 3
 RECOMPUTED_SHARE = 0.01
+ADAPTED = "base_model.model."
+"""How PEFT begins the names of the weights that it adapts."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 """Largest difference between a stored and a recomputed state, relative to the largest state of the row."""
 
@@ -219,13 +222,16 @@ def _key(row: Encoded) -> bytes:
 
 
 def _kind(model: Any, cut: Cut, options: Store) -> dict[str, Any]:
-    """What all rows of a shelf have in common. The weights below the cut are part of it, so no trained prefix is ever shared."""
+    """What all rows of a shelf have in common. The weights below the cut are part of it, so no trained prefix is ever shared.
+
+    A network with adapters above the cut shares with the same network without.
+    """
     digest = hashlib.sha256()
     for name, value in weights_below(model, cut):
-        digest.update(name.encode())
+        digest.update(name.removeprefix(ADAPTED).encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return {
-        "model": type(model).__name__,
+        "model": type(model.get_base_model() if is_adapted(model) else model).__name__,
         "weights": digest.hexdigest(),
         "depth": cut.depth,
         "dtype": options.dtype,
