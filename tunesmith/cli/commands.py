@@ -88,6 +88,9 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         yield "strategy", ", ".join(f"{k.removeprefix('strategy.')} {v}" for k, v in values.items() if k.startswith("strategy."))
         for key in ("train.epochs", "train.batch_size", "train.learning_rate", "train.precision", "evaluate.metric", "evaluate.folds"):
             yield key, f"{values[key]}  ({rules[key]})"
+    if answer.range_test is not None:
+        for rate, loss in list(zip(answer.range_test.rates, answer.range_test.losses, strict=True))[::6]:
+            yield "range test", f"rate {rate:.2g}: smoothed loss {loss:.3f}"
     if answer.size is not None:
         yield "parameters", f"{answer.size.total:,} in all, {answer.size.trainable:,} trained"
     if answer.seconds is not None and answer.peak_memory_bytes is not None:
@@ -96,6 +99,14 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         folded = f", of that {_duration(answer.fold_seconds)} for {folds} models of cross-validation" if folds else ""
         yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps{folded}"
         yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
+        if answer.recompute is not None:
+            yield (
+                "checkpointing",
+                f"{'blocks are computed again in the backward pass' if answer.recompute.used else 'off'}: {answer.recompute.reason}",
+            )
+    if answer.averaging_bytes:
+        soup = answer.spec.train.averaging is not None and answer.spec.train.averaging.kind == "soup"
+        yield "averaging", f"about {answer.averaging_bytes / 2**20:,.0f} MiB {'on disk' if soup else 'of memory, and again in checkpoints'}"
     if answer.disk_bytes is not None and answer.disk_free_bytes is not None:
         yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"
 

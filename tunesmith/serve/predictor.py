@@ -23,6 +23,7 @@ from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_resolved
+from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.text_classification import TextClassification
 
 CHUNK_ROWS = 4096
@@ -79,11 +80,14 @@ class Predictor:
 
         Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
+        return predict(self.model, self.task, rows, self.encoded(rows))
+
+    def encoded(self, rows: pl.DataFrame) -> Encoding:
+        """Rows with the columns text (and text_pair) as token ids, their texts changed as the training rows were."""
         assert self.spec.model.max_length, "resolved specs have a length"
         given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
         texts = given.select(cleaned_text(pl.col(name)) for name in given.columns)
-        encoding = self.task.encode(texts, self.processor, self.spec.model.max_length)
-        return predict(self.model, self.task, rows, encoding)
+        return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:
         """Predict a table into a Parquet, CSV or JSONL file with constant memory; gives the number of rows.

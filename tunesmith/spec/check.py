@@ -17,7 +17,7 @@ LOOP_ONLY = (
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
     "loss", "sampling", "averaging", "regularization", "distill", "activation_checkpointing",
 )  # fmt: skip
-UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "activation_checkpointing")
+UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "distill", "activation_checkpointing")
 
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
@@ -173,6 +173,9 @@ def _head(spec: Spec, strategy: Features) -> list[Issue]:
 def _craft(spec: Spec) -> list[Issue]:
     """Averages, regularization and teachers that could do nothing, or would make a score dishonest."""
     train, issues = spec.train, []
+    if train.learning_rate == "find" and isinstance(spec.strategy, Features):
+        remedy = "Remove it to use the default, or give a number."
+        issues.append(Issue("train.learning_rate", "must not be find with strategy.kind: features", "find", remedy))
     if isinstance(train.averaging, Soup) and train.epochs and train.epochs * train.evaluations_per_epoch < 2:
         remedy = "Raise train.epochs or train.evaluations_per_epoch."
         issues.append(Issue("train.averaging", "needs at least two scored checkpoints", "one evaluation in all", remedy))

@@ -20,13 +20,16 @@ RATES = {
 """Peak learning rates: the fewer weights a strategy trains, the further each of them has to go."""
 OPEN = {"train.precision": "auto", "evaluate.folds": "auto"}
 """How a value is left open; None where nothing stands here."""
+FIND = "find"
+"""How a value is left to a measurement."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """What derivations may look at. Token lengths include special tokens.
 
-    `rows` counts all splits, `fewest_test_rows` the test rows of the rarest class.
+    `rows` counts all splits, `fewest_test_rows` the test rows of the rarest class; `found_rate` is a rate that a range test
+    suggests, with the rule, where one was made.
     """
 
     train_rows: int
@@ -36,6 +39,7 @@ class Facts:
     first_metric: str
     rows: int
     fewest_test_rows: int
+    found_rate: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         "model.max_length": _max_length(spec, facts),
         "train.epochs": _epochs(spec, facts),
         "train.batch_size": _batch_size(facts),
-        "train.learning_rate": _learning_rate(spec),
+        "train.learning_rate": facts.found_rate or _learning_rate(spec),
         "train.precision": _precision(spec, facts),
         "evaluate.metric": (facts.first_metric, "the task's first metric"),
         "evaluate.folds": _folds(spec, facts),
     }
-    open_paths = {path for path in derived if flatten(spec)[path] == OPEN.get(path)}
+    open_paths = {path for path in derived if flatten(spec)[path] in (OPEN.get(path), FIND)}
     filled = spec
     for path in open_paths:
         part, name = path.split(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,22 +21,28 @@ from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import device, load_config, load_processor, public_id
 from tunesmith.models.quantized import missing_for
+from tunesmith.models.recompute import recomputing
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import Resolved, resolve
-from tunesmith.spec.schema import Features, Spec
+from tunesmith.spec.schema import Features, Soup, Spec
 from tunesmith.stages.embed import CERTIFICATE_BATCH, splits_to_embed
+from tunesmith.stages.find_rate import find_rate
+from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task, metric_names
 from tunesmith.train.fit import peak_memory_bytes
+from tunesmith.train.memory import Recompute, decide_recompute
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.probe import estimate
+from tunesmith.train.range_test import RangeTest
 
 MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with two optimiser moments written beside the last one
 HEAD_SECONDS_PER_ROW = 1e-3
+SEARCHED_HEADS = 40  # what a search of heads takes, in heads: five kinds, the trees most of it, fitted on five folds and on all rows
 SECONDS_PER_FOLD = 2.0  # loading and saving a model, and fitting the baselines
 
 
@@ -55,6 +62,9 @@ class Plan:
     steps: int = 0
     seconds: float | None = None
     fold_seconds: float = 0.0
+    range_test: RangeTest | None = None
+    recompute: Recompute | None = None
+    averaging_bytes: int = 0
     peak_memory_bytes: int | None = None
     disk_bytes: int | None = None
     disk_free_bytes: int | None = None
@@ -100,6 +110,8 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     rates = measure_rates(torch.device(device()))
     splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
     facts, _ = gather(task, splits, processor, load_config(spec.model), rates.fast_bfloat16)
+    check_teacher(spec, prepared.labels, "text_pair" in prepared.train.columns)
+    facts, plan.range_test = find_rate(spec, facts, task, prepared.train, processor)
     plan.resolved = resolve(spec, facts)
     spec = plan.resolved.spec
     assert spec.model.max_length, "resolved specs have a length"
@@ -111,10 +123,13 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
         shortcuts = Shortcuts(model, [encodings["train"]], linear_decay=decay_is_linear(spec.train))
-        cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))
+        plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
+        with recomputing(model) if plan.recompute.used else nullcontext():
+            cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))
         plan.steps, training = cost.steps, cost.seconds
     else:
-        plan.size, training = size_of(apply_strategy(model, spec.strategy)), HEAD_SECONDS_PER_ROW * len(prepared.train)
+        heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
+        plan.size, training = size_of(apply_strategy(model, spec.strategy)), heads * HEAD_SECONDS_PER_ROW * len(prepared.train)
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     plan.peak_memory_bytes = peak_memory_bytes()
@@ -160,7 +175,9 @@ def _add_disk(plan: Plan, runs: Path) -> None:
     place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     plan.disk_free_bytes = shutil.disk_usage(place).free
     if plan.size is not None:
-        plan.disk_bytes = MODEL_COPIES * plan.size.bytes
+        averaging, weights = plan.spec.train.averaging, 4 * plan.size.trainable
+        plan.averaging_bytes = weights * (averaging.checkpoints + 2 if isinstance(averaging, Soup) else averaging is not None)
+        plan.disk_bytes = MODEL_COPIES * plan.size.bytes + plan.averaging_bytes
         if plan.disk_bytes > plan.disk_free_bytes:
             need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
             plan.issues.append(

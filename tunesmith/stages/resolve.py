@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from tunesmith.core.records import Finding, Progress
@@ -10,6 +12,9 @@ from tunesmith.models.advise import gather
 from tunesmith.models.load import device, load_config
 from tunesmith.spec.defaults import resolve as fill
 from tunesmith.stages.context import SPLITS, Context
+from tunesmith.stages.find_rate import FILE as RANGE_FILE
+from tunesmith.stages.find_rate import find_rate
+from tunesmith.stages.teacher import check_teacher
 from tunesmith.train.precision import measure_rates
 
 
@@ -19,6 +24,12 @@ def resolve(context: Context, stage: StageWriter) -> None:
     config = load_config(context.given.model)
     splits = {split: context.table(split) for split in SPLITS}
     facts, lengths = gather(context.task, splits, context.processor, config, rates.fast_bfloat16)
+    check_teacher(context.given, context.labels, "text_pair" in splits["train"].columns)
+    facts, test = find_rate(context.given, facts, context.task, splits["train"], context.processor)
+    if test is not None:
+        tested = stage.write_text(RANGE_FILE, json.dumps({"rates": test.rates, "losses": test.losses}))
+        claim = "Learning rate after a range test"
+        stage.find(Finding("train/range_test", claim, test.rate, n=len(test.rates), source="measured", artefact=tested, note=test.rule))
     artefact = stage.write_text("resolved.yaml", fill(context.given, facts).as_yaml())
     stage.find(*lengths.findings())
     stage.find(

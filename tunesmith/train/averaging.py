@@ -184,4 +184,5 @@ def greedy_soup(
 
 def load_candidate(folder: Path, step: int) -> Weights:
     """Weights of a checkpoint that was kept."""
-    return load_file(candidate_path(folder, step))
+    weights: Weights = load_file(candidate_path(folder, step))
+    return weights

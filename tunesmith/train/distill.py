@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunesmith.spec.schema import Distill
+from tunesmith.spec.schema import Distill, Spec
 from tunesmith.tasks.base import Batch, Encoded, Encoding
 
 
@@ -37,6 +37,11 @@ class TaughtTask:
         each_B = self.rule.temperature**2 * teaching(outputs.logits, batch["teacher"], batch["labels"], self.rule.temperature)
         weights_B = batch.get("weights", torch.ones_like(each_B))
         return (1 - self.rule.weight) * hard + self.rule.weight * (each_B * weights_B).sum(), count
+
+
+def taught(task: Any, spec: Spec) -> Any:
+    """The task with the spec's teacher; the task itself when there is none."""
+    return task if spec.train.distill is None else TaughtTask(task, spec.train.distill)
 
 
 def teaching(logits_BC: Tensor, teacher_BC: Tensor, labels: Tensor, temperature: float) -> Tensor:

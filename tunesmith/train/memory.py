@@ -1,0 +1,98 @@
+"""Whether a step fits into memory: what autograd keeps of a few long rows is measured and scaled to a batch.
+
+Written formula: bytes = 4 · (2 · trained + moments · trained) + kept of a row · rows of a piece, the first part being
+gradients, an average and the optimiser's moments; the weights are in memory already. `moments` is 2 for Adam, 1 for SGD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import ModelError
+from tunesmith.models.anatomy import running_blocks
+from tunesmith.spec.schema import SGD, Adafactor, Ema, Spec, Swa
+from tunesmith.tasks.base import Encoding, Task
+from tunesmith.train.batches import Order, step_batches
+from tunesmith.train.fit import full_batches, full_step, order_of
+
+SAMPLE_ROWS = 2
+SHARE = 0.8
+"""Share of the free memory that a step may take: other things grow too."""
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Whether blocks are computed again in the backward pass, and why; `needed` and `free` in bytes where they were measured."""
+
+    used: bool
+    reason: str
+    needed: int | None = None
+    free: int | None = None
+
+
+def kept_bytes(step: Any, model: Any, batch: Any) -> int:
+    """Bytes that autograd keeps of one forward pass for the backward pass; parameters, and memory kept twice, count once or not at all."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages: dict[int, tuple[int, Tensor]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that its place is not used again meanwhile
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss, _ = step(model, batch)
+    del loss
+    return sum(size for size, _ in storages.values())
+
+
+def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
+    """Bytes that a step on the longest rows takes besides the weights, from two of them. The model and random numbers stay as they are."""
+    order = order_of(spec, train)
+    longest = sorted(range(len(train.lengths)), key=lambda n: -train.lengths[n])[:SAMPLE_ROWS]
+    sample = Order([train.lengths[n] for n in longest], len(longest), 1, 1, 0, together=order.together)
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        batches = full_batches(step_batches(sample, lambda rows: task.collate([train.rows[longest[r]] for r in rows])), model, spec)
+        piece = {name: value.to(device) for name, value in next(batches).pieces[0].items()}
+        model.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
+            kept = kept_bytes(full_step(task, model, spec), model, piece)
+        for module, was in modes.items():
+            module.training = was
+    rows = -(-min(order.batch_size, len(train.lengths)) // order.pieces)
+    trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    copies = 1 + state_copies(spec)
+    return 4 * copies * trained + kept * rows // len(longest)
+
+
+def state_copies(spec: Spec) -> int:
+    """How many numbers the optimiser and an average keep for each trained weight."""
+    moments = 1 if isinstance(spec.train.optimizer, SGD) else 0 if isinstance(spec.train.optimizer, Adafactor) else 2
+    return moments + isinstance(spec.train.averaging, (Ema, Swa))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free where the model is."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else int(psutil.virtual_memory().available)
+
+
+def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Recompute:
+    """Whether blocks are to be computed again: as the spec says; with "auto", when a step would not fit into free memory."""
+    asked = spec.train.activation_checkpointing
+    if asked is not True and asked is not False:
+        try:
+            running_blocks(model)
+        except ModelError:
+            return Recompute(False, "the model is not built of blocks")
+        needed, free = step_bytes(model, spec, task, train), free_bytes(next(model.parameters()).device)
+        sizes = f"a step takes about {needed / 2**20:,.0f} MiB besides the weights, and {free / 2**20:,.0f} MiB are free"
+        return Recompute(needed > SHARE * free, sizes, needed, free)
+    return Recompute(asked, "the spec says so")
