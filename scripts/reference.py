@@ -42,7 +42,8 @@ def _usage(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    return "" if parameter.required or parameter.default is None or parameter.is_flag else f"`{parameter.default}`"
+    flag = parameter.param_type_name == "option" and parameter.is_flag
+    return "" if parameter.required or parameter.default is None or flag else f"`{parameter.default}`"
 
 
 def spec() -> str:

@@ -46,7 +46,8 @@ def test_every_example_spec_runs(path: Path, tmp_path: Path, tiny_bert: Path) ->
 
     table_for(path.stem, tmp_path)
     (tmp_path / path.name).write_text(path.read_text())
-    loop = [] if path.stem in ("quick", "few_rows") else ["train.epochs=1"]
+    epochs = 3 if path.stem == "gradual" else 1
+    loop = [] if path.stem in ("quick", "few_rows") else [f"train.epochs={epochs}"]
     folds = [] if path.stem == "few_rows" else ["evaluate.folds=null"]
     spec = load_spec(tmp_path / path.name, [f"model.name={tiny_bert}", "evaluate.resamples=100", *loop, *folds])
     assert tunesmith.run(spec, tmp_path / "runs").report_path.exists()

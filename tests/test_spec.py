@@ -33,7 +33,7 @@ def write(folder: Path, text: str) -> Path:
         ("data: {train: a.csv, txt: body}", "data.txt", "Did you mean text?"),
         ("data: {train: a.csv}\nstrateg: {kind: full}", "strateg", "Did you mean strategy?"),
         ("data: {train: a.csv}\nstrategy: {kind: full, rank: 8}", "strategy.rank", "(tickets.yaml line 2)"),
-        ("data: {train: a.csv}\nstrategy: {kind: loar}", "strategy", "'features', 'layers', 'full', 'lora'"),
+        ("data: {train: a.csv}\nstrategy: {kind: loar}", "strategy", "'features', 'layers', 'full', "),
         (
             "data: {train: a.csv}\ntrain:\n  epochs: 2\n  learning_rate: -3e-05",
             "train.learning_rate",
@@ -78,7 +78,7 @@ def test_overrides_are_yaml_and_change_kinds_cleanly() -> None:
         {**BASE, "strategy": {"kind": "lora", "rank": 4}}, ["train.learning_rate=3e-5", "strategy.kind=layers", "strategy.top=1"]
     )
     assert spec.train.learning_rate == 3e-5
-    assert spec.strategy.model_dump() == {"kind": "layers", "top": 1, "layer_decay": 1.0}
+    assert spec.strategy.model_dump() == {"kind": "layers", "top": 1, "parts": None, "layer_decay": 1.0}
 
 
 @pytest.mark.parametrize("override", ["no equals", "=3", "a.b=[", "train.epochz=3"])
