@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from tests import tiny
 from tests.test_models import Loaded, batch_loss
 from tunesmith.core.errors import ModelError
-from tunesmith.models.adapters import is_adapted
-from tunesmith.models.anatomy import dissect
+from tunesmith.models import quantized
+from tunesmith.models.adapters import is_adapted, merged
+from tunesmith.models.anatomy import dissect, running_blocks
 from tunesmith.models.forward import predict_logits
-from tunesmith.models.load import load_finished
-from tunesmith.models.quantized import missing_for
+from tunesmith.models.load import load_finished, load_processor
 from tunesmith.models.save import save_model
 from tunesmith.models.splice import frozen_depth
-from tunesmith.models.strategies import apply_strategy, blocks_from_the_top, frozen_prefix
+from tunesmith.models.strategies import apply_strategy, frozen_prefix
 from tunesmith.spec.defaults import RATES
-from tunesmith.spec.schema import IA3, BitFit, Full, Gradual, Layers, Lora, Prompts
+from tunesmith.spec.schema import IA3, BitFit, Full, Gradual, Layers, Lora, Model, Prompts, Strategy
 
 KINDS = ("bert", "roberta", "distilbert", "gpt2")
 STRATEGIES: dict[str, Any] = {
@@ -52,8 +53,6 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
 
 
 def fresh(pretrained: dict[str, Loaded], kind: str) -> Loaded:
-    import copy
-
     loaded = copy.copy(pretrained[kind])
     loaded.model = copy.deepcopy(loaded.model)
     return loaded
@@ -74,7 +73,12 @@ def should_learn(name: str, parts: Any, embedding: str) -> Any:
 
 
 def plain(name: str) -> str:
-    return name.removeprefix("base_model.model.").removeprefix("base_model.").replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+    return (
+        name.removeprefix("base_model.model.")
+        .removeprefix("base_model.")
+        .replace(".modules_to_save.default.", ".")
+        .replace(".base_layer.", ".")
+    )
 
 
 def trained(model: Any, loaded: Loaded, rate: float, steps: int = 15) -> list[float]:
@@ -115,10 +119,82 @@ def test_only_what_should_learn_learns_and_the_saved_model_says_the_same(
     if name.endswith(" top"):
         assert all(".1." in n for n in extra)
     logits = predict_logits(model, loaded.task, loaded.encoding)
-    from tunesmith.models.load import load_processor
-    from tunesmith.spec.schema import Model
-
     save_model(model, load_processor(Model(name=loaded.model.config._name_or_path)), tmp_path / "model")
     again = load_finished(loaded.task.head, tmp_path / "model", False)
     assert is_adapted(again) == (name in ("prompts", "prefixes"))
     assert torch.allclose(logits, predict_logits(again.eval(), loaded.task, loaded.encoding), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), IMPOSSIBLE)
+def test_what_an_architecture_cannot_read_is_refused(pretrained: dict[str, Loaded], name: str, kind: str) -> None:
+    with pytest.raises(ModelError, match=IMPOSSIBLE[name, kind]):
+        apply_strategy(fresh(pretrained, kind).model, STRATEGIES[name])
+
+
+@pytest.mark.parametrize(("strategy", "told"), [
+    (Layers(kind="layers", parts=("*.1.*", "encoder.layer.1.attenton")), r"strategy.parts.*attenton.*Close to it: .*attention"),
+    (Gradual(kind="gradual", blocks=3), "strategy.blocks.*at most 2"),
+    (Lora(kind="lora", top=3), "strategy.top.*at most 2"),
+    (IA3(kind="ia3", top=3), "strategy.top.*at most 2"),
+])  # fmt: skip
+def test_what_the_model_does_not_have_is_named(pretrained: dict[str, Loaded], strategy: Any, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        apply_strategy(fresh(pretrained, "bert").model, strategy)
+
+
+@pytest.mark.parametrize("name", ["gradual", "lora top", "ia3 top", "layers", "parts", "lora", "bitfit", "full frozen"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_rests_where_nothing_is_ever_trained(pretrained: dict[str, Loaded], name: str, kind: str) -> None:
+    model = apply_strategy(fresh(pretrained, kind).model, STRATEGIES[name]).train()
+    for module in frozen_prefix(model, STRATEGIES[name]):
+        module.training = False
+    upper = name in ("gradual", "lora top", "ia3 top", "layers", "parts")
+    assert frozen_depth(model) == (1 if upper else 0)
+    (_, below), (top, _) = running_blocks(model)
+    assert all(m.training != upper for m in below.modules() if isinstance(m, torch.nn.Dropout))
+    assert all(m.training for n, m in model.named_modules() if n.startswith(top))
+
+
+def test_every_kind_has_a_rate() -> None:
+    kinds = {kind for part in get_args(get_args(Strategy)[0]) for kind in get_args(part.model_fields["kind"].annotation)}
+    assert set(RATES) == kinds - {"features"}
+
+
+def test_four_bits_need_what_this_machine_may_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantized, "device", lambda: "cuda")
+    monkeypatch.setattr(quantized.importlib.util, "find_spec", lambda name: name)
+    assert not quantized.missing_for(Lora(kind="qlora")) and not quantized.missing_for(Lora(kind="lora"))
+    monkeypatch.setattr(quantized, "device", lambda: "cpu")
+    assert "without a GPU" in quantized.missing_for(Lora(kind="qlora"))[0].found
+    assert not quantized.missing_for(Lora(kind="lora"))
+
+
+class Params4bit(torch.nn.Parameter):
+    """Stands for the weight of bitsandbytes: known by its name."""
+
+    quant_state = "half"
+
+
+class Linear4bit(torch.nn.Linear):
+    """Stands for the layer of bitsandbytes; what it holds is half of what it means."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name of the base class
+        """What the layer means."""
+        return torch.nn.functional.linear(input, self.weight * 2, self.bias)
+
+
+def test_adapters_are_added_to_what_4_bit_weights_stand_for(pretrained: dict[str, Loaded], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = fresh(pretrained, "bert")
+    model = apply_strategy(loaded.model, Lora(kind="lora", rank=2, top=1, targets="attention", dropout=0.0))
+    trained(model, loaded, 0.01, 3)
+    head = tuple(f"base_model.model.{part}" for part in ("classifier", "bert.pooler"))
+    for name, module in list(model.named_modules()):
+        if type(module) is torch.nn.Linear and "lora_" not in name and not name.startswith(head):
+            module.__class__ = Linear4bit
+            module.weight = Params4bit(module.weight.detach() / 2, requires_grad=False)
+    functional = SimpleNamespace(dequantize_4bit=lambda data, state: data * 2 if state == "half" else None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(functional=functional))
+    expected = predict_logits(model, loaded.task, loaded.encoding)
+    plain_model = merged(model)
+    assert type(plain_model) is type(loaded.model) and not quantized.is_quantized(plain_model)
+    assert torch.allclose(expected, predict_logits(plain_model.eval(), loaded.task, loaded.encoding), atol=1e-5)

@@ -18,6 +18,7 @@ from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Progress
 from tunesmith.models.anatomy import dissect, running_blocks
 from tunesmith.models.build import set_dropout
+from tunesmith.spec.defaults import RATES, Facts, resolve
 from tunesmith.train.fit import fit
 
 GRADUAL = ("strategy.kind=gradual", "strategy.blocks=1", "train.epochs=3")
@@ -78,9 +79,7 @@ def test_blocks_join_in_turns_from_the_top(tmp_path: Path, kind: str) -> None:
     before = {name: p.detach().clone() for name, p in names.items()}
     dropping = [{n for n, (_, block) in enumerate(running_blocks(model)) if block.training}]
     for number, (_, block) in enumerate(running_blocks(model)):
-        block.register_forward_pre_hook(
-            lambda module, _inputs, n=number: dropping[0].add(n) if module.training else dropping[0].discard(n)
-        )
+        block.register_forward_pre_hook(lambda module, _inputs, n=number: dropping[0].add(n) if module.training else dropping[0].discard(n))
 
     def watch(report: Progress) -> None:
         if report.unit == "step":
@@ -132,7 +131,11 @@ def test_early_stopping_waits_for_the_last_block(bench: Bench) -> None:
 ])  # fmt: skip
 def test_the_store_changes_neither_losses_nor_weights(tmp_path: Path, kind: str, sets: tuple[str, ...]) -> None:
     bench = Prefixed(tiny.save_pretrained(tmp_path / kind, kind), tmp_path)
-    sets = (*sets, "train.optimizer.kind=adamw", "train.optimizer.eps=0.001")  # Adam makes whole steps of the rounding noise of key biases, whose gradient is 0 in theory
+    sets = (
+        *sets,
+        "train.optimizer.kind=adamw",
+        "train.optimizer.eps=0.001",
+    )  # Adam makes whole steps of the rounding noise of key biases, whose gradient is 0 in theory
     computed, stored = bench.trained("without", *sets, "store.mode=never"), bench.trained("with", *sets)
     assert (computed[1].used, stored[1].used, stored[1].depth) == (False, True, 1), stored[1].reason
     same(computed, stored)
@@ -155,6 +158,7 @@ def test_settings_that_cannot_work_are_refused(tiny_bert: Path) -> None:
 
     assert issues("strategy.kind=gradual", "strategy.blocks=2") == ["train.epochs"]
     assert issues("strategy.kind=layers", "strategy.top=1", 'strategy.parts=["a*"]') == ["strategy.top"]
+    assert issues("strategy.kind=qlora", "strategy.use_dora=true") == ["strategy.use_dora"]
     with pytest.raises(SpecError, match="rank"):
         spec_of(tiny_bert, "strategy.kind=gradual", "strategy.rank=2")
 
@@ -164,3 +168,17 @@ def test_strategies_with_one_cut_share_what_is_below(tiny_bert: Path, tmp_path: 
     for number, sets in enumerate((GRADUAL, ("strategy.kind=lora", "strategy.top=1"), ("strategy.kind=ia3", "strategy.top=1"))):
         computed.append(bench.trained(str(number), *sets)[1].computed)
     assert computed == [40, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["full", "gradual", "lora", "prefix_tuning"])
+def test_defaults_follow_the_strategy(tiny_bert: Path, kind: str) -> None:
+    facts = Facts(1000, 60, 64, False, "accuracy", 1200, 50)
+    sets = [f"strategy.kind={kind}", "train.learning_rate=null", "train.epochs=null", "train.batch_size=null"]
+    resolved = resolve(spec_of(tiny_bert, *sets), facts)
+    assert (resolved.spec.train.learning_rate, resolved.rules["train.learning_rate"]) == (RATES[kind], f"default for {kind}")
+    assert resolved.spec.model.max_length == (44 if kind == "prefix_tuning" else 64)
+    deep = resolve(spec_of(tiny_bert, "strategy.kind=gradual", "strategy.blocks=12", "train.epochs=null"), facts)
+    assert deep.spec.train.epochs == 14
+    if kind == "prefix_tuning":
+        with pytest.raises(SpecError, match="at most 44"):
+            resolve(spec_of(tiny_bert, *sets, "model.max_length=60"), facts)

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from tunesmith.core.errors import SpecError
+from tunesmith.core.records import Issue
 from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
@@ -57,7 +59,16 @@ class Resolved:
 
 
 def resolve(spec: Spec, facts: Facts) -> Resolved:
-    """Fill every open value that is used by this spec's strategy. Nothing given is ever changed."""
+    """Fill every open value that is used by this spec's strategy. Nothing given is ever changed.
+
+    Raises:
+        SpecError: the length that is given leaves no room for virtual tokens.
+    """
+    prompts, given_length = _virtual_tokens(spec), spec.model.max_length
+    if prompts and given_length and given_length > facts.model_max_length - prompts:
+        limit = facts.model_max_length
+        expected = f"must be at most {limit - prompts}: the model reads {limit} tokens, {prompts} of them virtual"
+        raise SpecError(Issue("model.max_length", expected, str(given_length), "Lower it, or strategy.virtual_tokens."))
     derived: dict[str, tuple[Any, str]] = {
         "model.max_length": _max_length(spec, facts),
         "train.epochs": _epochs(spec, facts),
@@ -99,11 +110,15 @@ def _given(part: Part) -> list[str]:
 
 def _max_length(spec: Spec, facts: Facts) -> tuple[int, str]:
     covering = math.ceil(max(facts.tokens_p99, 4) / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    prompts = spec.strategy.virtual_tokens if isinstance(spec.strategy, Prompts) else 0
+    prompts = _virtual_tokens(spec)
     if covering >= facts.model_max_length - prompts:
         limit = f"the model's limit{f', less {prompts} virtual tokens' if prompts else ''}"
         return max(facts.model_max_length - prompts, 4), f"{limit}; the 99th percentile of the rows is {facts.tokens_p99} tokens"
     return covering, f"covers the 99th percentile of the rows, {facts.tokens_p99} tokens"
+
+
+def _virtual_tokens(spec: Spec) -> int:
+    return spec.strategy.virtual_tokens if isinstance(spec.strategy, Prompts) else 0
 
 
 def _batch_size(facts: Facts) -> tuple[int, str]:

@@ -81,7 +81,7 @@ class Lora(Part):
     use_rslora: bool = False
     """alpha / √rank multiplies the update instead (Kalajdzievski 2023): high ranks learn as fast as low ones."""
     use_dora: bool = False
-    """Length and direction of the weights are learned apart (DoRA, Liu et al. 2024): better at low ranks, and slower."""
+    """Length and direction of the weights are learned apart (DoRA, Liu et al. 2024): meant for low ranks, and slower; not with qlora."""
 
 
 class IA3(Part):
