@@ -106,7 +106,12 @@ def test_weights_copies_and_rare_classes_reach_the_head(
 ) -> None:
     seen: list[Rows] = []
     settle = heads.settle
-    monkeypatch.setattr(heads, "settle", lambda shop, name, rows: seen.append(rows) or settle(shop, name, rows))
+
+    def spied(shop: heads.Shop, name: str, rows: Rows) -> Settled:
+        seen.append(rows)
+        return settle(shop, name, rows)
+
+    monkeypatch.setattr(heads, "settle", spied)
     pl.concat([tiny.table(60), tiny.table(90, seed=5).filter(pl.col("label") == "login")]).write_csv(tmp_path / "rare.csv")
     data = {"train": str(tmp_path / "rare.csv"), "suspects": {"kind": "down_weight", "weight": 0.25}}
     extra = {"class_weights": "balanced", "augment": {"operations": ["drop_words"], "copies": 1, "gate": False}}
