@@ -97,6 +97,20 @@ def line_plot(points: Sequence[tuple[float, float]], marked: Sequence[int] = (),
     )
 
 
+def rate_plot(points: Sequence[tuple[float, float]]) -> Plot:
+    """A curve over rates that grow by a constant factor: the x axis is a logarithm, with ticks at powers of ten."""
+    x_range = (math.log10(points[0][0]), math.log10(points[-1][0]))
+    y_range = _padded(min(y for _, y in points), max(y for _, y in points), False)
+    places = [(_x(math.log10(x), x_range), _y(y, y_range)) for x, y in points]
+    powers = range(math.ceil(x_range[0] - 1e-9), math.floor(x_range[1] + 1e-9) + 1)
+    return Plot(
+        line=" ".join(f"{x},{y}" for x, y in places),
+        marks=(),
+        x_ticks=tuple(Tick(_x(k, x_range), 10.0**k) for k in powers),
+        y_ticks=tuple(Tick(_y(v, y_range), v) for v in ticks(*y_range, 5)),
+    )
+
+
 def calibration_plot(bins: Sequence[Bin]) -> Plot:
     """Mean confidence against how often it was right; the area of a mark follows its number of rows."""
     unit = (0.0, 1.0)

@@ -66,6 +66,16 @@ class Claims:
         finding = self.contents.findings.get(name)
         return finding is not None and isinstance(finding.value, (int, float)) and finding.value > 0
 
+    def says(self, name: str, value: Value) -> bool:
+        """True when the finding is there and has this value."""
+        finding = self.contents.findings.get(name)
+        return finding is not None and finding.value == value
+
+    def note(self, name: str) -> str:
+        """The note of a finding, as words that are not ours: it may hold numbers of its own."""
+        finding = self._use(name)
+        return self.quote(finding.note if finding else "")
+
     def number(self, name: str, form: Form = "auto") -> str:
         """The value of a finding; "unknown" with the reason when it could not be determined."""
         finding = self._use(name)

@@ -117,6 +117,7 @@ def _curves(contents: Contents) -> dict[str, Any]:
         "loss_plot": charts.line_plot(loss, zero=True) if loss else None,
         "scores": scores,
         "score_points": points,
+        "rate_plot": charts.rate_plot(tested) if len(tested := tables.range_curve(contents)) > 1 else None,
         "score_plot": charts.line_plot(points, marked=best) if points else None,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,7 @@ from tunesmith.document.contents import Contents
 
 BINS = 15  # as the calibration error has them
 CURVE_POINTS = 120
+RANGE_FILE = "data/range_test.json"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,13 @@ def loss_curve(contents: Contents) -> list[tuple[float, float]]:
         loss = sum(w * entry["loss"] for w, entry in zip(weights, chunk, strict=True)) / sum(weights)
         points.append((float(chunk[-1]["step"]), float(loss)))
     return points
+
+
+def range_curve(contents: Contents) -> list[tuple[float, float]]:
+    """(learning rate, smoothed loss) of a range test; empty when there was none."""
+    path = contents.path / RANGE_FILE
+    tested = json.loads(path.read_text("utf-8")) if path.exists() else {"rates": [], "losses": []}
+    return list(zip(tested["rates"], tested["losses"], strict=True))
 
 
 def evaluations(contents: Contents) -> list[Evaluation]:
