@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,12 @@ def test_what_can_be_merged_is_a_plain_folder(tmp_path: Path, tiny_bert: Path, s
 
 
 @pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning"])
-def test_prompts_stand_beside_a_model_that_goes_with_them(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
+def test_prompts_stand_beside_a_model_that_goes_with_them(
+    tmp_path: Path, tiny_bert: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from peft import AutoPeftModelForSequenceClassification
 
     done = run(tmp_path, tiny_bert, strategy={"kind": kind, "virtual_tokens": 4}, evaluate={"baselines": []})
-    assert verify_run(RunDir(done.path), 2).ok
     stored = pl.read_parquet(done.path / "predictions/test.parquet")
     texts = pl.read_parquet(done.path / "data/test.parquet")["text"].to_list()
     predictor = tunesmith.load(done.path)
@@ -61,9 +61,12 @@ def test_prompts_stand_beside_a_model_that_goes_with_them(tmp_path: Path, tiny_b
     assert verify_run(RunDir(moved), 2).ok
     code = re.search(r"## How to start\n.*?```python\n(.*?)```", (moved / "MODEL_CARD.md").read_text(), re.S)
     assert code
-    answer = subprocess.run([sys.executable, "-c", code.group(1)], cwd=moved.parents[1], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert any(f"'label': '{label}'" in answer.stdout for label in predictor.labels)
+    monkeypatch.chdir(moved.parents[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of PEFT and transformers, in lines that are not ours
+        exec(code.group(1), {})
+    printed = capsys.readouterr().out
+    assert any(f"'label': '{label}'" in printed for label in predictor.labels)
 
 
 def test_four_bits_are_refused_before_anything_is_computed(tmp_path: Path, tiny_bert: Path) -> None:
