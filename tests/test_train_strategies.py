@@ -159,6 +159,7 @@ def test_settings_that_cannot_work_are_refused(tiny_bert: Path) -> None:
     assert issues("strategy.kind=gradual", "strategy.blocks=2") == ["train.epochs"]
     assert issues("strategy.kind=layers", "strategy.top=1", 'strategy.parts=["a*"]') == ["strategy.top"]
     assert issues("strategy.kind=qlora", "strategy.use_dora=true") == ["strategy.use_dora"]
+    assert issues("strategy.kind=prefix_tuning", "train.activation_checkpointing=true") == ["train.activation_checkpointing"]
     with pytest.raises(SpecError, match="rank"):
         spec_of(tiny_bert, "strategy.kind=gradual", "strategy.rank=2")
 

@@ -60,7 +60,7 @@ def front_matter(contents: Contents, claims: Claims) -> str:
     fields: dict[str, Any] = {
         "license": _words(claims, contents.setting("card.license")),
         "language": [_words(claims, code) for code in language] if language else None,
-        "library_name": "tunesmith" if claims.known("model/head") else "transformers",
+        "library_name": _library(contents, claims),
         "pipeline_tag": "text-classification",
         "base_model": _base_model(contents, claims),
         "tags": ["tunesmith", "text-classification", *(["multi-label"] if contents.multi_label else [])],
@@ -100,6 +100,13 @@ _FrontMatter.add_representer(_Number, lambda dumper, number: dumper.represent_sc
 
 def _words(claims: Claims, text: object) -> _Words | None:
     return None if text is None else _Words(claims.quote(text))
+
+
+def _library(contents: Contents, claims: Claims) -> str:
+    """What loads the model folder."""
+    if claims.known("model/head"):
+        return "tunesmith"
+    return "peft" if contents.setting("strategy.kind") in vocabulary.BESIDE_A_MODEL else "transformers"
 
 
 def _base_model(contents: Contents, claims: Claims) -> _Words | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import archive_of, has_password, is_address
 from tunesmith.spec.heads import LOOPED
-from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Gradual, Layers, Lora, Mixup, Soup, Spec
+from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Gradual, Layers, Lora, Mixup, Prompts, Soup, Spec
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
@@ -121,6 +121,9 @@ def _strategy(spec: Spec) -> list[Issue]:
         issues.append(Issue("strategy.top", "has no effect beside strategy.parts", str(strategy.top), "Remove one of them."))
     if isinstance(strategy, Lora) and strategy.kind == "qlora" and strategy.use_dora:
         issues.append(Issue("strategy.use_dora", "must be false with qlora", "true", "Remove it, or use strategy {kind: lora}."))
+    if isinstance(strategy, Prompts) and spec.train.activation_checkpointing is True:
+        remedy = "Remove it, or use strategy {kind: lora}."
+        issues.append(Issue("train.activation_checkpointing", f"must not be true with {strategy.kind}", "true", remedy))
     if isinstance(strategy, Gradual) and spec.train.epochs and spec.train.epochs <= strategy.blocks * strategy.epochs_per_block:
         least = strategy.blocks * strategy.epochs_per_block + 1
         expected = f"must be at least {least}: {strategy.blocks} blocks join after {strategy.epochs_per_block} epochs each"

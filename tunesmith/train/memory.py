@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import running_blocks
-from tunesmith.spec.schema import SGD, Adafactor, Ema, Spec, Swa
+from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, order_of
@@ -86,6 +86,8 @@ def free_bytes(device: torch.device) -> int:
 
 def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Recompute:
     """Whether blocks are to be computed again: as the spec says; with "auto", when a step would not fit into free memory."""
+    if isinstance(spec.strategy, Prompts):
+        return Recompute(False, "blocks that read prompts are not computed again: PEFT's keys and values would be there twice")
     asked = spec.train.activation_checkpointing
     if asked is not True and asked is not False:
         try:
