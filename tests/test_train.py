@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Spec, Train
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.text_classification import TextClassification
-from tunesmith.train.batches import Order, step_batches
+from tunesmith.train.batches import Order, ahead, step_batches
 from tunesmith.train.fit import Fitted, Job, fit, make_learner, order_of
 from tunesmith.train.loop import train_steps
 from tunesmith.train.optim import schedule
@@ -146,6 +146,29 @@ def test_training_learns(bench: Bench) -> None:
     _, fitted, _ = bench.run("learn", "train.epochs=40", "train.patience=null")
     assert fitted.best_score > 0.9
     assert fitted.peak_memory_bytes > 0
+
+
+def test_batches_made_ahead_are_the_same_and_no_more_than_asked_for() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1, 9):
+            made.append(number)
+            yield number
+
+    assert list(ahead(items())) == list(range(1, 9))
+    made.clear()
+    some = ahead(items(), 3)
+    assert [next(some), next(some)] == [1, 2]
+    some.close()  # type: ignore[attr-defined]
+    assert made == list(range(1, len(made) + 1)) and len(made) <= 5
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(ahead(broken()))
 
 
 def test_patience_stops_and_the_best_weights_are_kept(bench: Bench) -> None:

@@ -133,8 +133,13 @@ def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[
     lines = (stage.rundir.path / "history.jsonl").read_text("utf-8").splitlines()
     metric, steps_per_epoch = context.spec.evaluate.metric, fitted.steps / fitted.epochs_run
     rows = len(context.table("validation"))
+    expected = []
+    if fitted.expected_seconds is not None:
+        claim = "Training time expected after the first steps, evaluations with it"
+        expected.append(Finding("train/expected_seconds", claim, round(fitted.expected_seconds, 1), "seconds"))
     return [
         Finding("train/seconds", "Training time", round(fitted.seconds, 1), "seconds", source="measured"),
+        *expected,
         Finding("train/steps", "Optimiser steps", fitted.steps, "steps", artefact=history),
         Finding("train/epochs_run", "Passes over the training rows", fitted.epochs_run, "epochs", artefact=history),
         Finding("train/best_epoch", "Epoch of the kept weights", round(fitted.best_step / steps_per_epoch, 3), "epochs", artefact=history),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +14,8 @@ from tunesmith.core.seeding import seed_for
 from tunesmith.data.balance import Sampling, epoch_order
 from tunesmith.data.batches import length_batches
 from tunesmith.tasks.base import Batch
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,12 @@ def step_batches(order: Order, collate: Callable[[list[int]], Batch], done: int 
             pieces = tuple(collate(rows[at : at + size]) for at in range(0, len(rows), size))
             yield StepBatch(epoch, number == len(batches) - 1, pieces, sum(order.lengths[row] for row in rows))
         skipped = 0
+
+
+def ahead(items: Iterator[Item], count: int = 2) -> Iterator[Item]:
+    """The same items, up to `count` of them made beforehand by a thread: no step waits for collation or for the disk."""
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        coming = deque(pool.submit(next, items, None) for _ in range(count))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, items, None))
+            yield item

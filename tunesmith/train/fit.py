@@ -39,11 +39,12 @@ from tunesmith.train.averaging import (
     trained_parameters,
     update,
 )
-from tunesmith.train.batches import Order, StepBatch, step_batches
+from tunesmith.train.batches import Order, StepBatch, ahead, step_batches
 from tunesmith.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_state
 from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
 from tunesmith.train.optim import make_optimizer, make_scheduler, parameter_groups
+from tunesmith.train.pace import Pace
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
 from tunesmith.train.step import Step, task_step
 from tunesmith.train.stopping import Patience
@@ -73,7 +74,8 @@ class Job:
 class Fitted:
     """What training came to. `seconds` add up over interruptions; `resumed_at` is the step that this process began at.
 
-    `best_step` is where the kept weights were taken; for a soup, the step of its best member.
+    `best_step` is where the kept weights were taken; for a soup, the step of its best member. `expected_seconds` were expected after
+    the first steps; None for short and for resumed runs.
     """
 
     steps: int
@@ -85,6 +87,7 @@ class Fitted:
     resumed_at: int
     peak_memory_bytes: int
     averaged: Averaged | None = None
+    expected_seconds: float | None = None
 
 
 def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
@@ -136,7 +139,8 @@ def fit(model: Any, job: Job) -> Fitted:
     job.folder.mkdir(parents=True, exist_ok=True)
     fresh = Position(0, 0.0, 0, Patience(job.spec.train.patience, job.higher_is_better))
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
-    position, stopped_by = _loop(learner, job, order, start)
+    pace = Pace(sum(job.validation.lengths))
+    position, stopped_by = _loop(learner, job, order, start, pace)
     position, averaged = _averaged(learner, job, order, position)
     load_trained(learner.model, load_file(job.folder / "best.safetensors"))
     assert position.patience.best is not None, "the last step is always scored"
@@ -150,6 +154,7 @@ def fit(model: Any, job: Job) -> Fitted:
         resumed_at=start.step,
         peak_memory_bytes=peak_memory_bytes(),
         averaged=averaged,
+        expected_seconds=None if start.step else pace.expected(),
     )
 
 
@@ -158,7 +163,7 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _loop(learner: Learner, job: Job, order: Order, position: Position) -> tuple[Position, str]:
+def _loop(learner: Learner, job: Job, order: Order, position: Position, pace: Pace) -> tuple[Position, str]:
     prefix = frozen_prefix(learner.model, job.spec.strategy)
     _train_mode(learner.model, prefix)
     began, saved = time.perf_counter() - position.seconds, time.perf_counter()
@@ -171,12 +176,13 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position) -> tuple
 
     evaluations = _evaluation_steps(order, job.spec.train.evaluations_per_epoch)
     with job.stop.deferred():
-        plain = step_batches(order, collate, position.step)
+        plain = ahead(step_batches(order, collate, position.step))
         batches, step = _in_turns(learner, job, full_batches(plain, learner.model, job.spec, position.step))
-        for info in train_steps(learner, batches, step, position.step):
+        for info in pace.steps(train_steps(learner, batches, step, position.step)):
             position = replace(position, step=info.step, seconds=time.perf_counter() - began)
             update(learner.average, learner.model, info.step, order.steps)
             if info.step in evaluations:
+                pace.evaluations += 1
                 info, position = _evaluated(info, position, learner, (job, order))
             history.add(info)
             job.watch(Progress("train", info.step, order.steps, "step", info.step / order.steps_per_epoch, info.loss, info.score))

@@ -20,7 +20,7 @@ WARMING, PROBED = 3, 30
 
 @dataclass
 class Pace:
-    """Collects tokens and seconds of each step. `validation_tokens` are those of one evaluation."""
+    """Collects tokens and seconds of each step. `validation_tokens` are those of one evaluation; whoever evaluates counts them."""
 
     validation_tokens: int
     tokens: list[int] = field(default_factory=list)
@@ -33,7 +33,6 @@ class Pace:
         for info in infos:
             self.tokens.append(info.tokens)
             self.seconds.append(time.perf_counter() - started)
-            self.evaluations += info.epoch_ended
             yield info
             started = time.perf_counter()
 
