@@ -62,7 +62,7 @@ BEGUN = (".lock", "spec.yaml", ".manifest.json.writing")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `path` is its directory; `model_path` loads with plain `from_pretrained`; with that of PEFT after prompt and prefix tuning."""
+    """A finished run. `path` is its directory; `model_path` loads with plain `from_pretrained` (of PEFT after prompt and prefix tuning)."""
 
     path: Path
 

@@ -93,6 +93,9 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
             yield "range test", f"rate {rate:.2g}: smoothed loss {loss:.3f}"
     if answer.size is not None:
         yield "parameters", f"{answer.size.total:,} in all, {answer.size.trainable:,} trained"
+    if answer.store is not None:
+        held = f"{answer.store.depth} frozen blocks computed once and read from the store, {answer.store.bytes / 1e6:,.0f} MB"
+        yield "frozen work", held if answer.store.used else f"computed every time: {answer.store.reason}"
     if answer.seconds is not None and answer.peak_memory_bytes is not None:
         yield "steps", str(answer.steps) if answer.steps else "none: a head on frozen features"
         folds = answer.resolved.spec.evaluate.folds if answer.resolved else None

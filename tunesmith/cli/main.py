@@ -150,7 +150,7 @@ def relabel(
 
 @app.command(epilog="Examples: tunesmith store; tunesmith store --check; tunesmith store --max-gb 5")
 def store(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The store; beside the runs unless store.folder says otherwise.")] = STORE,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The store: beside the runs unless the spec names one.")] = STORE,
     check_rows: Annotated[bool, typer.Option("--check", help="Read every row, compare checksums, remove damaged files.")] = False,
     max_gb: Annotated[float | None, typer.Option("--max-gb", min=0, metavar="GB", help="Remove what was used longest ago.")] = None,
 ) -> None:

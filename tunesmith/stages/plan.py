@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from tunesmith.data.folding import stays_apart
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.prepare import prepare as prepare_data
 from tunesmith.models.advise import gather
+from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import device, load_config, load_processor, public_id
@@ -37,6 +39,7 @@ from tunesmith.train.fit import peak_memory_bytes
 from tunesmith.train.memory import Recompute, decide_recompute
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.precision import measure_rates
+from tunesmith.train.prefix import Used
 from tunesmith.train.probe import estimate
 from tunesmith.train.range_test import RangeTest
 
@@ -62,6 +65,7 @@ class Plan:
     steps: int = 0
     seconds: float | None = None
     fold_seconds: float = 0.0
+    store: Used | None = None
     range_test: RangeTest | None = None
     recompute: Recompute | None = None
     averaging_bytes: int = 0
@@ -126,13 +130,20 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))
-        plan.steps, training = cost.steps, cost.seconds
+        plan.store = cost.store
+        plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
         plan.size, training = size_of(apply_strategy(model, spec.strategy)), heads * HEAD_SECONDS_PER_ROW * len(prepared.train)
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     plan.peak_memory_bytes = peak_memory_bytes()
+
+
+def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:
+    """Seconds to fill an empty store: a pass of the training and validation rows through the frozen blocks."""
+    share = store.depth / len(running_blocks(model)) if store.used else 0.0
+    return share * per_token * sum(sum(encodings[split].lengths) for split in ("train", "validation"))
 
 
 def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encoding], training: float, per_token: float) -> float:
@@ -177,7 +188,8 @@ def _add_disk(plan: Plan, runs: Path) -> None:
     if plan.size is not None:
         averaging, weights = plan.spec.train.averaging, 4 * plan.size.trainable
         plan.averaging_bytes = weights * (averaging.checkpoints + 2 if isinstance(averaging, Soup) else averaging is not None)
-        plan.disk_bytes = MODEL_COPIES * plan.size.bytes + plan.averaging_bytes
+        stored = plan.store.bytes if plan.store and plan.store.used else 0
+        plan.disk_bytes = MODEL_COPIES * plan.size.bytes + plan.averaging_bytes + stored
         if plan.disk_bytes > plan.disk_free_bytes:
             need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
             plan.issues.append(

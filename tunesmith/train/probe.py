@@ -6,8 +6,10 @@ median and longest batches; one evaluation costs a third of b per token, because
 
 from __future__ import annotations
 
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,44 +20,63 @@ from tunesmith.train.averaging import update
 from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner, order_of, peak_memory_bytes
 from tunesmith.train.loop import train_steps
+from tunesmith.train.prefix import Used, Wish, with_prefix
 
 QUANTILES = (0.02, 0.5, 0.98)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Steps and estimated cost of the whole training on this machine."""
+    """Steps and estimated cost of the whole training on this machine; `store` says whether frozen blocks will be read, and its size."""
 
     steps: int
     seconds: float
     peak_memory_bytes: int
+    store: Used
 
 
 def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tokens: int) -> Estimate:
-    """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away."""
+    """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away.
+
+    Where training will read frozen blocks from the store, so do these steps, from a store of their own rows. Filling the
+    real one is not part of the seconds.
+    """
     order = order_of(spec, train)
     by_length = sorted(range(len(train.lengths)), key=lambda n: train.lengths[n])
     size = min(order.batch_size, len(by_length))
-    points: list[tuple[int, float]] = []
-    learner = make_learner(model, spec, order.steps)
-    model.train()
-    step = full_step(task, model, spec)
-    for quantile in (QUANTILES[-1], *QUANTILES):  # the first one warms up, and has the largest activations
-        at = int(quantile * (len(by_length) - size))
-        rows = by_length[at : at + size]
-        chosen = Order([train.lengths[n] for n in rows], size, 1, order.pieces, 0, together=order.together)
-        batch = next(step_batches(chosen, lambda numbers, rows=rows: task.collate([train.rows[rows[n]] for n in numbers])))  # type: ignore[misc]
-        start = time.perf_counter()
-        for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
-            update(learner.average, model, max(info.step, order.steps), order.steps)
-        points.append((_padded(batch), time.perf_counter() - start))
-    tokens, seconds = np.array(points[1:]).T
+    starts = [int(quantile * (len(by_length) - size)) for quantile in QUANTILES]
+    rows = [n for start in starts for n in by_length[start : start + size]]
+    sample = Encoding([train.rows[n] for n in rows], [train.lengths[n] for n in rows], 0)
+    share = sum(sample.lengths) / (sum(train.lengths) + validation_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        options = spec.store.model_copy(update={"max_gb": spec.store.max_gb * share})
+        wish = Wish(options, Path(folder), float(order.epochs))
+        with with_prefix(model, task, [sample], wish, lambda *_: None) as (stored, (probed,), used):
+            points = _timed(model, spec, stored, probed, order)
+    tokens, seconds = np.array(points).T
     slope = max(float(np.polyfit(tokens, seconds, 1)[0]) if len(set(tokens)) > 1 else float(seconds.mean() / tokens.mean()), 0.0)
     base = max(float((seconds - slope * tokens).mean()), 0.0)
     per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
     evaluation = slope / 3 * validation_tokens * spec.train.evaluations_per_epoch
     total = order.epochs * (per_epoch + evaluation)
-    return Estimate(order.steps, total, peak_memory_bytes())
+    return Estimate(order.steps, total, peak_memory_bytes(), replace(used, bytes=int(used.bytes / share)))
+
+
+def _timed(model: Any, spec: Spec, task: Task, sample: Encoding, order: Order) -> list[tuple[int, float]]:
+    """Padded tokens and seconds of a step for each quantile of lengths; `sample` holds a batch for each, one after the other."""
+    size, points = len(sample.rows) // len(QUANTILES), list[tuple[int, float]]()
+    learner = make_learner(model, spec, order.steps)
+    model.train()
+    step = full_step(task, model, spec)
+    for place in (len(QUANTILES) - 1, *range(len(QUANTILES))):  # the first one warms up, and has the largest activations
+        rows, lengths = sample.rows[place * size :][:size], sample.lengths[place * size :][:size]
+        chosen = Order(lengths, size, 1, order.pieces, 0, together=order.together)
+        batch = next(step_batches(chosen, lambda numbers, rows=rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
+        start = time.perf_counter()
+        for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
+            update(learner.average, model, max(info.step, order.steps), order.steps)
+        points.append((_padded(batch), time.perf_counter() - start))
+    return points[1:]
 
 
 def _padded(batch: StepBatch) -> int:
