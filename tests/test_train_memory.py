@@ -188,6 +188,17 @@ def test_a_teacher_answers_once(taught: tuple[Path, tunesmith.Run], tiny_bert: P
     assert tunesmith.run(spec, folder / "runs").findings["model/weights_sha256"].value == weights
 
 
+def test_a_teacher_that_knows_the_test_is_told_in_the_answer(tmp_path: Path, tiny_bert: Path) -> None:
+    table = tiny.table(90)
+    table.with_columns(label=table["label"] + "|x").write_csv(tmp_path / "tickets.csv")
+    several = {"train": str(tmp_path / "tickets.csv"), "multi_label": True, "label_separator": "|"}
+    one = tunesmith.run(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert, name="a", seed=1, data=several)), tmp_path / "runs")
+    train = {"distill": {"teacher": str(one.path)}, "epochs": 1}
+    done = tunesmith.run(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert, name="b", data=several, train=train)), tmp_path / "runs")
+    known = done.findings["distill/known_rows"]
+    assert known.value > 0 and known.n > 10 and "scores are not honest" in done.report_path.read_text()
+
+
 def test_a_teacher_of_other_labels_is_refused_at_once(taught: tuple[Path, tunesmith.Run], tmp_path: Path, tiny_bert: Path) -> None:
     table = tiny.table(90)
     table.with_columns(label=table["label"].replace("login", "logon")).write_csv(tmp_path / "tickets.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from safetensors import safe_open
@@ -114,7 +115,7 @@ def _agreement(name: str, claim: str, one: Tensor, other: Tensor) -> Finding:
 
 def _findings(context: Context, run: RunDir, answers: dict[str, Tensor]) -> list[Finding]:
     metric, known = context.spec.evaluate.metric, run.findings
-    targets = torch.tensor([row["labels"] for row in context.training_encoding().rows]).long()
+    targets = torch.from_numpy(np.stack([row["labels"] for row in context.training_encoding().rows])).long()
     tested = known.get(f"test/{metric}")
     seen = set(pl.read_parquet(run.path / "data/train.parquet", columns=["id"])["id"])
     leaks = sum(row in seen for split in ("validation", "test") for row in context.table(split)["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.core.records import Finding, Progress
@@ -24,6 +25,7 @@ from tunesmith.stages.craft import craft_findings
 from tunesmith.stages.embed import HEAD_ROWS, sample_rows
 from tunesmith.stages.head_search import search
 from tunesmith.stages.heads import Shop, check_parity, fit_features, head_findings, store_findings, trained_features
+from tunesmith.stages.teacher import FILE as TEACHER_FILE
 from tunesmith.stages.teacher import pupil_finding, teacher_answers
 from tunesmith.train.distill import taught, with_teacher
 from tunesmith.train.fit import Fitted, Job, fit
@@ -72,6 +74,8 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         stage.find(*store_findings(used))
         shortcuts = Shortcuts(model, rows, linear_decay=decay_is_linear(context.spec.train))
         job = _job(context, taught(task, context.spec), *shortcuts.encodings)
+        if answers is not None:
+            job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
             fitted = fit(model, job)

@@ -68,7 +68,7 @@ def load_checkpoint(path: Path, learner: Learner, patience: Patience, inputs: st
         state = torch.load(path, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError):
         return None
-    if state["inputs"] != inputs:
+    if state["inputs"] != inputs or "average" not in state:
         return None
     load_trained(learner.model, state["weights"])
     learner.optimizer.load_state_dict(state["optimizer"])
