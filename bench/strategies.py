@@ -209,10 +209,106 @@ def fill(options: argparse.Namespace) -> dict[str, float]:
     return {"seconds": seconds, "forward_seconds": forward, "speed": forward / seconds}
 
 
+def heads(options: argparse.Namespace) -> dict[str, float]:
+    """One contender in the comparison of five heads over five folds; seconds without reading and cleaning the table."""
+    train, test = read(options.data, "train", options.limit), read(options.data, "test", options.limit)
+    return scikit_learn(train, test) if options.only == "scikit-learn" else our_search(train, test, options.seed)
+
+
+def our_search(train: list[dict[str, str]], test: list[dict[str, str]], seed: int) -> dict[str, float]:
+    """A whole run: its embed and train stages, beside a plain pass over the same rows and the heads' own seconds."""
+    import polars as pl
+
+    import tunesmith
+    from tunesmith.core.rundir import RunDir
+    from tunesmith.models.build import build_model
+    from tunesmith.models.forward import frozen_features
+    from tunesmith.models.load import load_processor
+    from tunesmith.spec.defaults import read_resolved
+    from tunesmith.spec.heads import SEARCHED
+    from tunesmith.tasks.base import Encoding
+    from tunesmith.tasks.make import make_task
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in (("train", train), ("test", test)):
+            pl.DataFrame(rows).select("text", "label").write_csv(Path(folder) / f"{name}.csv")
+        data = {name: str(Path(folder) / f"{name}.csv") for name in ("train", "test")}
+        spec = {
+            "name": "heads",
+            "seed": seed,
+            "data": data,
+            "strategy": {"kind": "features", "head": "search"},
+            "evaluate": {"folds": None},
+        }
+        run = tunesmith.run(tunesmith.load_spec(spec), Path(folder) / "runs")
+        resolved, stages = read_resolved(run.path / "resolved.yaml"), RunDir(run.path).manifest["stages"]
+        tables = [pl.read_parquet(run.path / f"data/{split}.parquet") for split in ("train", "validation", "test")]
+        task = make_task(resolved, json.loads((run.path / "data/labels.json").read_text()), tables[0])
+        parts = [task.encode(table, load_processor(resolved.model), resolved.model.max_length or 0) for table in tables]
+        model = build_model(resolved, task)
+        started = time.perf_counter()
+        for part in parts:
+            frozen_features(model, task, Encoding(part.rows, part.lengths, 0))
+        forward, found = time.perf_counter() - started, run.findings
+    fitted = {kind: float(found[f"heads/{kind}/seconds"].value or 0) for kind in SEARCHED}
+    seconds = stages["embed"]["seconds"] + stages["train"]["seconds"]
+    scores = {f"{kind}_score": float(found[f"heads/{kind}/score"].value or 0) for kind in SEARCHED}
+    return {
+        "seconds": seconds, "forward": forward, **fitted, **scores, "heads": sum(fitted.values()),
+        "to_forward_and_heads": seconds / (forward + sum(fitted.values())), "accuracy": float(found["test/accuracy"].value or 0),
+    }  # fmt: skip
+
+
+def scikit_learn(train: list[dict[str, str]], test: list[dict[str, str]]) -> dict[str, float]:
+    """Means of the same encoder's last states, each row encoded once, then GridSearchCV with five folds for each kind of head."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.svm import LinearSVC
+    from transformers import AutoModel, AutoTokenizer
+
+    from tunesmith.models.boosting import rounds_for
+    from tunesmith.models.load import model_path
+    from tunesmith.spec.schema import Model
+
+    tokenizer, model = AutoTokenizer.from_pretrained(model_path(Model())), AutoModel.from_pretrained(model_path(Model())).eval()
+    started, parts = time.perf_counter(), []
+    with torch.inference_mode():
+        for rows in (train, test):
+            means = []
+            for at in range(0, len(rows), 64):
+                batch = tokenizer(
+                    [row["text"] for row in rows[at : at + 64]], padding=True, truncation=True, max_length=128, return_tensors="pt"
+                )
+                mask = batch["attention_mask"].unsqueeze(-1)
+                means.append((model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1))
+            parts.append((torch.cat(means).numpy(), np.array([row["label"] for row in rows])))
+    seconds = {"forward": time.perf_counter() - started}
+    (features, labels), (asked, truth) = parts
+    kinds: dict[str, tuple[Any, dict[str, list[Any]]]] = {
+        "logistic": (LogisticRegression(max_iter=1000), {"C": [0.1, 1.0, 10.0, 100.0]}),
+        "linear_svm": (CalibratedClassifierCV(LinearSVC(), ensemble=False), {"estimator__C": [0.1, 1.0]}),
+        "knn": (KNeighborsClassifier(15, metric="cosine", weights="distance"), {}),
+        "gradient_boosting": (HistGradientBoostingClassifier(max_iter=rounds_for(len(set(labels))), early_stopping=False), {}),
+        "mlp": (MLPClassifier(256, max_iter=100), {}),
+    }
+    best: dict[str, Any] = {}
+    for kind, (estimator, grid) in kinds.items():
+        began = time.perf_counter()
+        best[kind] = GridSearchCV(estimator, grid, cv=5).fit(features, labels)
+        seconds[kind] = time.perf_counter() - began
+    scores = {f"{kind}_score": float(found.best_score_) for kind, found in best.items()}
+    winner = max(best.values(), key=lambda found: found.best_score_)
+    return {"seconds": sum(seconds.values()), **seconds, **scores, "accuracy": float((winner.predict(asked) == truth).mean())}
+
+
 def main() -> None:
     """Print one line per run and a table of medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("layers", "pictures", "fill"))
+    parser.add_argument("what", choices=("layers", "pictures", "heads", "fill"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--top", type=int, default=1)
@@ -226,9 +322,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps({"layers": texts, "pictures": pictures, "fill": fill}[options.what](options)))
+        print(json.dumps({"layers": texts, "pictures": pictures, "heads": heads, "fill": fill}[options.what](options)))
         return
-    contenders = ["tunesmith"] if options.what == "fill" else options.contenders
+    contenders = {"fill": ["tunesmith"], "heads": ["scikit-learn", "tunesmith"]}.get(options.what, options.contenders)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for seed in range(options.repeats):
         for name in contenders:
@@ -239,7 +335,10 @@ def main() -> None:
     medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
     for name, median in medians.items():
         ratio = median["seconds"] / medians.get("tunesmith", median)["seconds"]
-        print(f"{name:<17} {median['seconds']:>8.1f} s {ratio:>6.1f}x  " + "  ".join(f"{k} {v:.4g}" for k, v in median.items() if k != "seconds"))
+        print(
+            f"{name:<17} {median['seconds']:>8.1f} s {ratio:>6.1f}x  "
+            + "  ".join(f"{k} {v:.4g}" for k, v in median.items() if k != "seconds")
+        )
 
 
 if __name__ == "__main__":

@@ -128,6 +128,6 @@ def indicators(targets: Array, classes: int) -> Array:
 
 
 def _minimum(loss: Callable[[Array], tuple[float, Array]], start: Array, tolerance: float, bounds: Any = None) -> tuple[Array, bool]:
-    options = {"maxiter": ITERATIONS, "gtol": tolerance, "ftol": 1e-9}
+    options = {"maxiter": ITERATIONS, "gtol": tolerance, "ftol": min(1e-6, tolerance * 1e-3)}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x), bool(found.nit < ITERATIONS)
