@@ -21,7 +21,7 @@ from torch import Tensor
 from tunesmith.models.linear import Linear, Penalty
 
 ITERATIONS = 300
-STRENGTHS = (0.01, 0.1)
+STRENGTHS = (0.001, 0.01, 0.1)
 NEVER = -20.0
 Array = np.ndarray[Any, np.dtype[Any]]
 
