@@ -16,10 +16,10 @@ from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Promp
 LENGTH_MULTIPLE = 8
 FOLDS, FEW_TEST_ROWS, MOST_FOLDED_ROWS = 5, 10, 1000
 RATES = {
-    "full": 1e-4, "layers": 3e-4, "gradual": 3e-4, "bitfit": 2e-3, "lora": 5e-4, "qlora": 5e-4, "ia3": 1e-2, "prompt_tuning": 1e-2,
-    "prefix_tuning": 1e-2,
+    "full": 1e-4, "layers": 3e-4, "gradual": 3e-4, "bitfit": 5e-4, "lora": 5e-4, "qlora": 5e-4, "ia3": 2e-3, "prompt_tuning": 2e-3,
+    "prefix_tuning": 2e-3,
 }  # fmt: skip
-"""Peak learning rates: the fewer weights a strategy trains, the further each of them has to go."""
+"""Peak learning rates from a fitted head: the fewer weights a strategy trains, the further each has to go; faster rates spoil the head."""
 OPEN = {"train.precision": "auto", "evaluate.folds": "auto"}
 """How a value is left open; None where nothing stands here."""
 FIND = "find"
