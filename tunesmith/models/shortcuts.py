@@ -36,9 +36,11 @@ class Shortcuts:
         attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
-        table, output = model.get_input_embeddings(), model.get_output_embeddings()
+        words = model.main_input_name == "input_ids"
+        table: Any = model.get_input_embeddings() if words else None
+        output = model.get_output_embeddings() if words else None
         usable = type(table) is nn.Embedding and table.weight.requires_grad  # a subclass may scale, and a plain table would not
-        tied = output is not None and output.weight is table.weight
+        tied = usable and output is not None and output.weight is table.weight
         self.compact = CompactVocabulary(model, _tokens(encodings)) if linear_decay and usable and not tied else None
         if self.compact is not None:
             self.encodings = [self.compact.shorten(encoding) for encoding in encodings]
