@@ -12,12 +12,16 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.test_cli import call
+from tests.test_run import run
 from tests.test_train import Bench, spec_of
 from tunesmith.core.errors import Interrupted, ModelError
 from tunesmith.core.interrupt import StopRequest
+from tunesmith.core.rundir import RunDir
 from tunesmith.data import store
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.shortcuts import Shortcuts
+from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.base import Encoding
 from tunesmith.train.fit import fit
 from tunesmith.train.prefix import Used, Wish, with_prefix
@@ -174,3 +178,22 @@ def test_a_new_shelf_makes_room_by_removing_the_oldest(bench: Prefixed) -> None:
     limit = f"store.max_gb={used.bytes * 1.5 / 1e9}"
     bench.trained("other", *TOP, "store.dtype=float16", limit)
     assert [shelf.kind["dtype"] for shelf in store.shelves(bench.folder / "store")] == ["float16"]
+
+
+def test_runs_share_the_store_say_so_and_the_command_looks_after_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"strategy": {"kind": "layers", "top": 1}, "evaluate": {"folds": None, "resamples": 100}}
+    one = run(tmp_path, folders["bert"], **options)
+    other = run(tmp_path, folders["bert"], **options, name="other", train={"epochs": 2, "learning_rate": 1e-3})
+    for done, computed in ((one, one.findings["store/rows"].value), (other, 0)):
+        assert done.findings["store/used"].value == "yes" and done.findings["store/computed"].value == computed
+        text = (done.path / "report.html").read_text("utf-8")
+        assert "Frozen work was done once" in text and "not recorded by this run" not in text.split("Frozen work was done once")[1][:2000]
+        assert verify_run(RunDir(done.path), 2).ok
+    folder = one.path.parent / ".store"
+    code, output = call("store", folder, "--check")
+    assert code == 0 and "Every row is whole" in output and "BertForSequenceClassification" in output
+    file = next(folder.glob("*/*.rows"))
+    file.write_bytes(bytes(64) + file.read_bytes()[64:])
+    assert "damaged rows" in call("store", folder, "--check")[1]
+    assert "1 shelves removed" in call("store", folder, "--max-gb", 0)[1]
+    assert call("store", tmp_path / "nowhere")[0] != 0

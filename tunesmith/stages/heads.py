@@ -289,6 +289,7 @@ def store_findings(used: Used) -> list[Finding]:
         what += [
             Finding("store/depth", "Frozen blocks that were not computed while training", used.depth, "blocks"),
             Finding("store/computed", "Rows whose frozen blocks were computed for this run", used.computed, "rows", used.rows, note=note),
+            Finding("store/rows", "Rows read from the store", used.rows, "rows"),
             Finding("store/bytes", "Size of these rows in the store", used.bytes, "bytes"),
             Finding("store/seconds", "Time to fill and check the store", round(used.seconds, 1), "seconds", source="measured"),
         ]
