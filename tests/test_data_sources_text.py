@@ -40,6 +40,14 @@ tokens = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), mi
 sentences = st.lists(st.lists(st.tuples(tokens, st.sampled_from(["O", "B-x", "I-x"])), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
+@pytest.mark.parametrize(
+    ("name", "token"), [("train.conll", "{"), ("train.conll", '{"'), ("train.conll", '["'), ("train.txt", "{"), ("train.txt", "[")]
+)
+def test_a_first_token_that_opens_json_is_a_token(tmp_path: Path, name: str, token: str) -> None:
+    items = open_source(written(tmp_path / name, f"{token} O\nBonn B-LOC\n\nHe O\nleft O\n"))
+    assert items.kind == "token-classification" and items.table.height == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows=sentences, tab=st.booleans(), middle=st.booleans(), line_end=st.sampled_from(["\n", "\r\n"]))
 def test_any_sentences_survive_columns(

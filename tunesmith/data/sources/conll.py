@@ -10,10 +10,9 @@ from itertools import islice
 import polars as pl
 
 from tunesmith.data.sources.base import Items, Left, Reason, counted, dropped_table, frame, held
-from tunesmith.data.sources.place import Place, ending_of
+from tunesmith.data.sources.place import COLUMN_FILES, Place, ending_of
 
 SCHEMA = {"source": pl.String, "tokens": pl.List(pl.String), "tags": pl.List(pl.String)}
-NAMES = frozenset([".conll", ".conll2003", ".conll03", ".bio", ".iob", ".iob2", ".iobes", ".bioes"])
 TAG = re.compile(r"(O|[BIESLUM]-\S+)\Z")
 SAMPLE = 200
 SHARE = 0.9
@@ -34,7 +33,7 @@ def recognise(place: Place) -> str | None:
     tags = [row[-1] for row in rows if len(row) == usual]
     like_tags = sum(bool(TAG.match(tag)) for tag in tags) >= SHARE * len(tags)
     sentences = any(not line.strip() for line in lines) or any(line.startswith("-DOCSTART-") for line in lines)
-    if like_tags or (ending_of(place.path.name) in NAMES and sentences):
+    if like_tags or (ending_of(place.path.name) in COLUMN_FILES and sentences):
         kind = "tags such as B-person and O" if like_tags else "tags, by the name of the file"
         return f"the lines of {place.name} have {usual} columns, the last one holding {kind}"
     return None

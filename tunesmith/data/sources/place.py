@@ -35,6 +35,8 @@ KINDS: dict[str, Kind] = {"image": "image-classification", "audio": "audio-class
 MAX_PIXELS = 89_478_485
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 HEAD = 20
+COLUMN_FILES = frozenset([".conll", ".conll2003", ".conll03", ".bio", ".iob", ".iob2", ".iobes", ".bioes"])
+"""Endings of files with a token and its tag on a line."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,21 @@ class Place:
                 raise
             return "binary"
         texts = [line.strip() for line in lines if line.strip()]
-        if not texts or texts[0][0] not in "[{":
+        if not texts or texts[0][0] not in "[{" or ending_of(self.path.name) in COLUMN_FILES:
+            return "text"
+        if not self._is_json(texts):
             return "text"
         if texts[0][0] == "[":
-            return "list" if self._is_json_list(texts) else "text"
+            return "list"
         named = [suffix.lower() for suffix in self.path.suffixes]
         several = len(texts) > 1 and (texts[1].startswith("{") or isinstance(_parsed(texts[0])[0], dict))
         return "lines" if several or ".jsonl" in named or ".ndjson" in named else "object"
 
-    def _is_json_list(self, texts: list[str]) -> bool:
-        """False for text that only begins with a bracket, such as a token of a column file."""
+    def _is_json(self, texts: list[str]) -> bool:
+        """False for text that only begins with a bracket or a brace, such as a token of a column file."""
         rest = (texts[0][1:].lstrip() or (texts[1] if len(texts) > 1 else ""))[:1]
-        return rest in '{["]-0123456789tfn' if rest else ".json" in self.path.suffixes
+        follows = '{["]-0123456789tfn' if texts[0][0] == "[" else '"}'
+        return rest in follows if rest else ".json" in self.path.suffixes
 
     @cached_property
     def first_lines(self) -> list[str]:
