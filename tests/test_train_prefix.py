@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.data import store
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.shortcuts import Shortcuts
+from tunesmith.models.splice import Cut
 from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.base import Encoding
 from tunesmith.train.fit import fit
-from tunesmith.train.prefix import Used, Wish, with_prefix
+from tunesmith.train.prefix import PrefixTask, Used, Wish, with_prefix
 
 # Plain gradient descent: Adam would make steps of full size of the rounding errors that a bias of keys has for a gradient.
 LAYERS = ("strategy.kind=layers", "train.optimizer.kind=sgd", "train.learning_rate=0.1")
@@ -159,6 +161,30 @@ def test_a_full_disk_costs_nothing_but_the_store(bench: Prefixed, monkeypatch: p
     same(without, result)
     with pytest.raises(ModelError, match="No space left"):
         bench.trained("insisting", *TOP, "store.mode=always")
+
+
+def test_rows_that_another_program_removes_meanwhile_cost_nothing_but_the_store(bench: Prefixed, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = bench.trained("without", *TOP, "store.mode=never")
+    monkeypatch.setattr(store.Shelf, "find", lambda _shelf, _keys: store.Found({}, 0))
+    result = bench.trained("gone", *TOP)
+    assert not result[1].used and "40 rows were removed" in result[1].reason
+    same(without, result)
+
+
+def test_a_disk_without_room_for_what_is_missing_is_told(bench: Prefixed, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.trained("first", *TOP)
+    monkeypatch.setattr("tunesmith.train.prefix.shutil.disk_usage", lambda _path: SimpleNamespace(free=10))
+    assert bench.trained("again", *TOP)[1].used, "nothing has to be written"
+    assert "the disk has" in bench.trained("half", *TOP, "store.dtype=float16")[1].reason
+
+
+def test_pictures_keep_their_labels_and_weights_without_their_pixels() -> None:
+    cut = Cut(1, (), (None,), (2, 4, 3, 3), (2, 3, 8, 8))
+    rows = [{"pixel_values": None, "labels": np.int64(n), "weight": 0.5, "stored": np.ones((4, 3, 3), np.float32)} for n in range(5)]
+    batch = PrefixTask(SimpleNamespace(loss=None, decode=None), "pixel_values", cut).collate(rows)
+    assert {name: tuple(value.shape) for name, value in batch.items()} == {
+        "labels": (5,), "weights": (5,), "pixel_values": (5, 3, 8, 8), "hidden": (5, 4, 3, 3),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("sets", "reason"), [

@@ -84,11 +84,17 @@ def _in_order(parts: list[Part]) -> Tensor:
 
 @contextmanager
 def _inference(model: Any) -> Iterator[None]:
+    with in_eval_mode(model), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def in_eval_mode(model: Any) -> Iterator[None]:
+    """Meanwhile no module is in training mode; each is left in the mode that it had."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module, was in training.items():
             module.training = was

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 from tunesmith.models.anatomy import dissect, random_layers, running_blocks, share_position_bias
+from tunesmith.models.forward import in_eval_mode
 
 Batch = dict[str, Tensor]
 Shape = tuple[int, ...]
@@ -50,14 +51,8 @@ class Cut:
 
 @contextmanager
 def _evaluating(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.set_grad_enabled(gradients):
-            yield
-    finally:
-        for module, was in modes.items():
-            module.training = was
+    with in_eval_mode(model), torch.set_grad_enabled(gradients):
+        yield
 
 
 def hidden_of(output: Any) -> Tensor:
@@ -70,16 +65,13 @@ def capture(model: Any, inputs: Batch, depths: Sequence[int]) -> dict[int, Tenso
     """What the first `depth` blocks say of a batch, for each depth; nothing above the deepest is computed.
 
     Depths count blocks from 1. The model is in eval mode meanwhile, and no gradients are kept.
-
-    Raises:
-        ModelError: a block runs more than once in a pass.
     """
     blocks, seen = running_blocks(model), dict[int, Tensor]()
 
     def keep(depth: int) -> Callable[[Any, Any, Any], None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             seen[depth] = hidden_of(output).detach()
-            if len(seen) == len(depths):
+            if len(seen) == len(set(depths)):
                 raise _Enough
 
         return hook

@@ -28,6 +28,16 @@ class LinearHead(nn.Module):
         return SimpleNamespace(logits=self.output(features))
 
 
+def for_the_loss(rows: Sequence[Encoded]) -> Batch:
+    """What of these rows the loss reads: labels and weights, those that they have."""
+    batch: Batch = {}
+    if "labels" in rows[0]:
+        batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
+    if "weight" in rows[0]:
+        batch["weights"] = torch.tensor([row["weight"] for row in rows])
+    return batch
+
+
 class FeatureTask:
     """A task whose batches are features instead of token ids: wraps a task and changes only `collate`."""
 
@@ -38,12 +48,7 @@ class FeatureTask:
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """{"features": (B, E), "labels": …}."""
-        batch: Batch = {"features": torch.stack([row["features"] for row in rows])}
-        if "labels" in rows[0]:
-            batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
-        if "weight" in rows[0]:
-            batch["weights"] = torch.tensor([row["weight"] for row in rows])
-        return batch
+        return {"features": torch.stack([row["features"] for row in rows]), **for_the_loss(rows)}
 
 
 def feature_encoding(features_NE: Tensor, encoding: Encoding) -> Encoding:

@@ -33,6 +33,7 @@ from tunesmith.models.forward import BATCH_ROWS
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
 from tunesmith.spec.schema import Store
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
+from tunesmith.train.head import for_the_loss
 
 Watch = Callable[[int, int], None]
 EXAMPLE_ROWS = 3
@@ -80,7 +81,7 @@ class PrefixTask:
         if self.text:
             batch: Batch = self.task.collate(rows)
         else:
-            batch = {"labels": torch.from_numpy(np.stack([row["labels"] for row in rows]))} if "labels" in rows[0] else {}
+            batch = for_the_loss(rows)
             batch[self.main_input] = torch.zeros(()).expand(len(rows), *self.cut.main[1:])
         batch[GIVEN] = padded([row["stored"] for row in rows])
         return batch
@@ -156,12 +157,7 @@ def _stored(
     model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish, cut: Cut, used: Used, watch: Watch
 ) -> tuple[list[Encoding], Used]:
     """Rows with their stored states, computing those that are missing; a random share of the others is computed again and compared."""
-    started, root = time.perf_counter(), wish.folder
-    free = shutil.disk_usage(next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())).free
-    if used.bytes > free:
-        return list(encodings), replace(
-            used, used=False, reason=f"it would take {used.bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
-        )
+    started, root, plain = time.perf_counter(), wish.folder, list(encodings)
     try:
         shelf = Shelf(root, _kind(model, cut, wish.options))
         rows = [row for encoding in encodings for row in encoding.rows]
@@ -178,14 +174,20 @@ def _stored(
             found, missing = replace(found, rows={}, damaged=len(found.rows)), list({key: n for n, key in enumerate(keys)}.values())
         coming = used.bytes * len(missing) // len(keys)
         prune(root, int(wish.options.max_gb * 1e9) - coming, keep=shelf.path.name)
+        free = shutil.disk_usage(root).free
+        if coming > free:
+            return plain, replace(
+                used, used=False, reason=f"it would take {coming / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free"
+            )
         computed = _computed(model, task, [rows[n] for n in missing], [lengths[n] for n in missing], cut.depth, watch)
         shelf.add((keys[missing[number]], state) for number, state in computed)
         states = found.rows | shelf.find([keys[n] for n in missing]).rows
     except OSError as error:
-        return list(encodings), replace(
-            used, used=False, reason=f"it could not be written: {error.strerror or error} ({error.filename or root})"
-        )
-    out = [replace(e, rows=[{**row, "stored": states[_key(row)]} for row in e.rows]) for e in encodings]
+        return plain, replace(used, used=False, reason=f"it could not be written: {error.strerror or error} ({error.filename or root})")
+    if gone := len(set(keys) - states.keys()):
+        return plain, replace(used, used=False, reason=f"{gone} rows were removed by another program while it was filled")
+    each = iter(keys)
+    out = [replace(e, rows=[{**row, "stored": states[next(each)]} for row in e.rows]) for e in encodings]
     seconds = time.perf_counter() - started
     return out, replace(used, computed=len(missing), damaged=found.damaged, recomputed=len(again), difference=difference, seconds=seconds)
 
