@@ -74,17 +74,7 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
         head: transformers auto class.
         options: its keyword arguments, such as the label names.
     """
-    with _explained(model), quiet():
-        network, report = head.from_pretrained(
-            model_path(model),
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-            dtype="float32",
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
+    network, report = _pretrained(model, head, ignore_mismatched_sizes=True, **options)
     _refuse_random_blocks(model, network, [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_processor(model).pad_token_id
@@ -100,20 +90,26 @@ def load_generator(model: Model) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     head = AutoModelForSeq2SeqLM if load_config(model).is_encoder_decoder else AutoModelForCausalLM
+    network, report = _pretrained(model, head)
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        found = f"{len(lacking)} weights that {type(network).__name__} needs are absent, such as {lacking[0]}"
+        raise ModelError(Issue("model.name", f"must be a model that writes text ({model.name})", found, "Name another folder or id."))
+    return network.to(device())
+
+
+def _pretrained(model: Model, head: Any, **options: Any) -> Any:
+    """A network in float32 from safetensors, and what transformers says of its weights."""
     with _explained(model), quiet():
-        network, report = head.from_pretrained(
+        return head.from_pretrained(
             model_path(model),
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
             dtype="float32",
             output_loading_info=True,
+            **options,
         )
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        found = f"{len(lacking)} weights that {type(network).__name__} needs are absent, such as {lacking[0]}"
-        raise ModelError(Issue("model.name", f"must be a model that writes text ({model.name})", found, "Name another folder or id."))
-    return network.to(device())
 
 
 def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None:
