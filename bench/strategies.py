@@ -86,7 +86,8 @@ def ours(model: Any, task: Any, rows: Any, options: argparse.Namespace) -> dict[
     from tunesmith.train.prefix import Wish, with_prefix
 
     precision = "bfloat16" if measure_rates(torch.device("cpu")).fast_bfloat16 else "float32"
-    dials = {"epochs": options.epochs, "batch_size": BATCH, "learning_rate": RATE, "warmup_ratio": 0.0, "weight_decay": 0.0}
+    dials = {"epochs": options.epochs, "batch_size": BATCH, "learning_rate": RATE, "warmup_ratio": 0.0, "weight_decay": 0.0,
+             "patience": None}
     spec = load_spec({"name": "bench", "seed": options.seed, "data": {"train": "unused"}, "train": {**dials, "precision": precision},
                       "strategy": {"kind": "layers", "top": options.top}})  # fmt: skip
     few = type(rows)(rows.rows[:64], rows.lengths[:64], 0)
@@ -156,6 +157,7 @@ def pictures(options: argparse.Namespace) -> dict[str, float]:
     from transformers import AutoModelForImageClassification
 
     from tunesmith.models.forward import predict_logits
+    from tunesmith.models.load import placed
     from tunesmith.tasks.base import Encoding
 
     table, parts = pl.read_csv(options.data / "metadata.csv"), {}
@@ -170,6 +172,7 @@ def pictures(options: argparse.Namespace) -> dict[str, float]:
         options.models / "mobilenet-v2-imagenet", num_labels=10, ignore_mismatched_sizes=True
     )
     freeze(model, options.top)
+    model = model if options.only in TRAINERS else placed(model)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.01  # transformers has 0.997, with which nothing can be learned

@@ -186,7 +186,7 @@ def _counts(profile: dict[str, Any], artefact: Artefact) -> Iterable[Finding]:
 
 def _resolve(stage: StageWriter, shape: Shape) -> None:
     raw: dict[str, Any] = {"name": "tickets", "data": {"train": "data/tickets.csv", "multi_label": shape.multi_label}, **dict(shape.spec)}
-    facts = Facts(4000, 47, 512, True, "micro_f1" if shape.multi_label else "accuracy", rows=5000, fewest_test_rows=3)
+    facts = Facts(4000, 47, 512, True, "micro_f1" if shape.multi_label else "accuracy", rows=5000, fewest_test_rows=3, validation_rows=500)
     artefact = stage.write_text("resolved.yaml", resolve(load_spec(raw), facts).as_yaml())
     stage.find(
         *(

@@ -299,7 +299,7 @@ def test_the_plan_counts_the_folds(tmp_path: Path, tiny_bert: Path) -> None:
     ],
 )
 def test_when_folds_are_made(rows: int, fewest: int, given: object, folds: int | None) -> None:
-    facts = Facts(rows, 20, 512, False, "accuracy", rows, fewest)
+    facts = Facts(rows, 20, 512, False, "accuracy", rows, fewest, rows)
     resolved = resolve(tunesmith.load_spec({"name": "x", "data": {"train": "t.csv"}, "evaluate": {"folds": given}}), facts)
     assert resolved.spec.evaluate.folds == folds
     assert (str(fewest) in resolved.rules["evaluate.folds"]) == (given == "auto")

@@ -17,7 +17,7 @@ from tunesmith.spec.load import dump_spec, load_spec
 from tunesmith.spec.schema import Spec
 
 BASE: dict[str, Any] = {"name": "t", "data": {"train": "a.csv"}}
-FACTS = Facts(5000, 53, 512, fast_bfloat16=False, first_metric="accuracy", rows=6000, fewest_test_rows=40)
+FACTS = Facts(5000, 53, 512, fast_bfloat16=False, first_metric="accuracy", rows=6000, fewest_test_rows=40, validation_rows=500)
 METRICS = ("accuracy", "macro_f1")
 
 

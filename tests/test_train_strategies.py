@@ -173,7 +173,7 @@ def test_strategies_with_one_cut_share_what_is_below(tiny_bert: Path, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["full", "gradual", "lora", "prefix_tuning"])
 def test_defaults_follow_the_strategy(tiny_bert: Path, kind: str) -> None:
-    facts = Facts(1000, 60, 64, False, "accuracy", 1200, 50)
+    facts = Facts(1000, 60, 64, False, "accuracy", 1200, 50, 100)
     sets = [f"strategy.kind={kind}", "train.learning_rate=null", "train.epochs=null", "train.batch_size=null"]
     resolved = resolve(spec_of(tiny_bert, *sets), facts)
     assert (resolved.spec.train.learning_rate, resolved.rules["train.learning_rate"]) == (RATES[kind], f"default for {kind}")

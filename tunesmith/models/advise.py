@@ -51,4 +51,4 @@ def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, confi
     tested = label_counts(splits["test"]["label"])
     fewest = min(tested.get(label, 0) for label in label_counts(splits["train"]["label"]))
     rows = sum(map(len, splits.values()))
-    return Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest), lengths
+    return Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"])), lengths

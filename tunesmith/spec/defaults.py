@@ -20,7 +20,8 @@ RATES = {
     "prefix_tuning": 2e-3,
 }  # fmt: skip
 """Peak learning rates from a fitted head: the fewer weights a strategy trains, the further each has to go; faster rates spoil the head."""
-OPEN = {"train.precision": "auto", "evaluate.folds": "auto"}
+PATIENCE, FEW_VALIDATION_ROWS = 3, 300
+OPEN = {"train.precision": "auto", "evaluate.folds": "auto", "train.patience": "auto"}
 """How a value is left open; None where nothing stands here."""
 FIND = "find"
 """How a value is left to a measurement."""
@@ -41,6 +42,7 @@ class Facts:
     first_metric: str
     rows: int
     fewest_test_rows: int
+    validation_rows: int
     found_rate: tuple[float, str] | None = None
 
 
@@ -75,6 +77,7 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         "train.batch_size": _batch_size(facts),
         "train.learning_rate": facts.found_rate or _learning_rate(spec),
         "train.precision": _precision(spec, facts),
+        "train.patience": _patience(facts),
         "evaluate.metric": (facts.first_metric, "the task's first metric"),
         "evaluate.folds": _folds(spec, facts),
     }
@@ -159,6 +162,12 @@ def _precision(spec: Spec, facts: Facts) -> tuple[str, str]:
     if facts.fast_bfloat16:
         return "bfloat16", "measured faster than float32 on this machine"
     return "float32", "bfloat16 measured no faster on this machine"
+
+
+def _patience(facts: Facts) -> tuple[int | None, str]:
+    if facts.validation_rows < FEW_VALIDATION_ROWS:
+        return None, f"{facts.validation_rows} validation rows, fewer than {FEW_VALIDATION_ROWS}, are too few to stop by"
+    return PATIENCE, f"at least {FEW_VALIDATION_ROWS} validation rows"
 
 
 def _folds(spec: Spec, facts: Facts) -> tuple[int | None, str]:

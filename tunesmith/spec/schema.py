@@ -248,7 +248,7 @@ class Train(Part):
     """Changed copies of training rows; none when left out."""
     evaluations_per_epoch: int = Field(default=1, ge=1, le=1000)
     """How often the validation score is taken in an epoch."""
-    patience: int | None = Field(default=3, ge=1)
+    patience: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
     """Stop after this many evaluations without improvement; null never stops. The best weights are kept either way."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto" measures both on this machine and takes bfloat16 when it is faster."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from tunesmith.data.cosine import nearest, unit_rows
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import Frozen, frozen_features
 from tunesmith.models.token_vectors import token_vectors
-from tunesmith.spec.schema import Features, Spec
+from tunesmith.models.strategies import apply_strategy
+from tunesmith.spec.schema import Features, Gradual, Layers, Spec
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.tasks.base import Encoding
+from tunesmith.train.prefix import Wish, with_prefix, would_store
 
 HEAD_ROWS = 5_000
 BASELINE_ROWS = 20_000
@@ -29,31 +32,59 @@ CERTIFICATE_ROWS = 50_000
 CERTIFICATE_BATCH = 2_500
 CLASS_ROWS = 5
 ALL_ROWS = sys.maxsize
+TRAINED_ON = ("train", "validation")
 Embedded = tuple[list[int], Frozen]
 
 
 def embed(context: Context, stage: StageWriter) -> None:
     """Write features/<split>.safetensors: `row` numbers of the split, `head_input` and `mean` features of these rows."""
     model, made = build_model(context.spec, context.task), dict[str, Embedded]()
+    network = Network(model, _wish(context, model))
     for split, rows in sorted(
         rows_to_embed(context).items(), reverse=True
     ):  # validation and test before train, which is compared with them
-        made[split] = _embedded(context, model, split, rows)
+        made[split] = _embedded(context, network, split, rows)
     if context.spec.data.near_duplicates is not None:
-        made["train"] = _with_likeliest(context, model, made)
+        made["train"] = _with_likeliest(context, network, made)
     for split, (rows, features) in made.items():
         tensors = {"row": torch.tensor(rows), "head_input": features.head_input_NE, "mean": features.mean_NE}
         stage.write(f"features/{split}.safetensors", partial(save_file, tensors))
         claim, count = f"Rows of the {split} split whose frozen features were computed", len(context.table(split))
         stage.find(Finding(f"features/rows/{split}", claim, len(rows), "rows", count, note=_reason(len(rows), count)))
+    if network.wish is not None:
+        claim = "Rows whose frozen blocks were kept for training while features were computed"
+        stage.find(Finding("store/embedded", claim, network.kept, "rows"))
     if not stage.outputs:
         context.watch(Progress("embed", 1, 1, note="nothing to do: nothing in the spec needs frozen features"))
 
 
-def _embedded(context: Context, model: Any, split: str, rows: list[int]) -> Embedded:
+@dataclass
+class Network:
+    """The untrained model. Where training will read frozen blocks, `wish` says how, and `kept` counts the rows kept for it so far."""
+
+    model: Any
+    wish: Wish | None
+    kept: int = 0
+
+
+def _wish(context: Context, model: Any) -> Wish | None:
+    """What training will ask of the store, if it will use it: the blocks that it leaves frozen are then computed here and not again."""
+    if not isinstance(context.spec.strategy, (Layers, Gradual)):
+        return None
+    apply_strategy(model, context.spec.strategy)
+    wish = Wish(context.spec.store, context.store_folder, float(context.spec.train.epochs or 1))
+    return wish if would_store(model, context.task, [context.encoding(split) for split in TRAINED_ON], wish) else None
+
+
+def _embedded(context: Context, network: Network, split: str, rows: list[int]) -> Embedded:
     full = context.encoding(split)
-    chosen = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0)
-    return rows, frozen_features(model, context.task, chosen, context.rows_watch("embed", split))
+    chosen, watch = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0), context.rows_watch("embed", split)
+    if network.wish is None or split not in TRAINED_ON:
+        return rows, frozen_features(network.model, context.task, chosen, watch)
+    with with_prefix(network.model, context.task, [chosen], network.wish, context.rows_watch("embed", f"{split}, frozen blocks")) as stored:
+        task, (chosen,), used = stored
+        network.kept += used.computed
+        return rows, frozen_features(network.model, task, chosen, watch)
 
 
 def rows_to_embed(context: Context) -> dict[str, list[int]]:
@@ -80,7 +111,7 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     return {split: limit for split, limit in wanted.items() if limit}
 
 
-def _with_likeliest(context: Context, model: Any, made: dict[str, Embedded]) -> Embedded:
+def _with_likeliest(context: Context, network: Network, made: dict[str, Embedded]) -> Embedded:
     """The training rows so far, and more: those most like a row of another split first, until a batch of them holds no leak.
 
     How much alike is told by token vectors, which cost no forward pass. At most CERTIFICATE_ROWS are added.
@@ -91,11 +122,11 @@ def _with_likeliest(context: Context, model: Any, made: dict[str, Embedded]) -> 
     left = np.setdiff1d(np.arange(len(table)), np.array(rows, np.int64))
     if len(left) > CERTIFICATE_BATCH:
         context.watch(Progress("embed", 0, 1, note="which training rows are most like rows of other splits"))
-        train_NE, *others = (unit_rows(sums_NE) for sums_NE in token_vectors(model, [context.encoding(split) for split in SPLITS]))
+        train_NE, *others = (unit_rows(sums_NE) for sums_NE in token_vectors(network.model, [context.encoding(split) for split in SPLITS]))
         left = left[np.argsort(-nearest(train_NE[left], torch.cat(others), 2.0).cosine_N, kind="stable")]
     held_out_NE = unit_rows(torch.cat([made[split][1].mean_NE for split in ("validation", "test")]))
     for start in range(0, min(len(left), CERTIFICATE_ROWS), CERTIFICATE_BATCH):
-        batch, features = _embedded(context, model, "train", left[start : start + CERTIFICATE_BATCH].tolist())
+        batch, features = _embedded(context, network, "train", left[start : start + CERTIFICATE_BATCH].tolist())
         rows, parts = rows + batch, [*parts, features]
         if not (nearest(unit_rows(features.mean_NE), held_out_NE, near.cosine).above_N > 0).any():
             break

@@ -39,8 +39,9 @@ from tunesmith.stages.context import Context, Training
 from tunesmith.stages.embed import load_features
 from tunesmith.stages.folding import training_folds
 from tunesmith.tasks.base import Encoding
-from tunesmith.train.fit import Fitted, Job, fit, peak_memory_bytes
+from tunesmith.train.fit import Fitted, Job, fit
 from tunesmith.train.head import FeatureTask, LinearHead, feature_encoding
+from tunesmith.train.peak import peak_bytes
 from tunesmith.train.prefix import Used, Wish, with_prefix
 
 FOLDS = 5
@@ -253,7 +254,7 @@ def fit_features(shop: Shop, stage: StageWriter, search: Callable[[Shop, Rows, S
     with torch.inference_mode():
         logits = answer(held_out)
     if fitted is None:
-        stage.find(*_solved(context, answer, context.score(logits), len(held_out)), *settled.findings)
+        stage.find(*_solved(shop, answer, context.score(logits), len(held_out)), *settled.findings)
     if isinstance(answer, Linear):
         size = size_of(model)
         set_head(model, answer)
@@ -288,7 +289,7 @@ def store_findings(used: Used) -> list[Finding]:
         note = f"{used.damaged} rows of damaged files were computed again" if used.damaged else ""
         what += [
             Finding("store/depth", "Frozen blocks that were not computed while training", used.depth, "blocks"),
-            Finding("store/computed", "Rows whose frozen blocks were computed for this run", used.computed, "rows", used.rows, note=note),
+            Finding("store/computed", "Rows whose frozen blocks were computed for training", used.computed, "rows", used.rows, note=note),
             Finding("store/rows", "Rows read from the store", used.rows, "rows"),
             Finding("store/bytes", "Size of these rows in the store", used.bytes, "bytes"),
             Finding("store/seconds", "Time to fill and check the store", round(used.seconds, 1), "seconds", source="measured"),
@@ -299,12 +300,13 @@ def store_findings(used: Used) -> list[Finding]:
     return what
 
 
-def _solved(context: Context, answer: Answer, score: float, rows: int) -> list[Finding]:
+def _solved(shop: Shop, answer: Answer, score: float, rows: int) -> list[Finding]:
     """What is told of a head that no loop trained."""
+    peak = peak_bytes(next(shop.model.parameters()).device)
     ended = "the solver converged" if not isinstance(answer, Linear) or answer.converged else "the solver's limit of iterations"
     return [
-        Finding("train/best_score", f"Validation {context.spec.evaluate.metric} of the chosen head", score, n=rows, source="measured"),
-        Finding("train/peak_memory_bytes", "Peak memory of the process", peak_memory_bytes(), "bytes", source="measured"),
+        Finding("train/best_score", f"Validation {shop.context.spec.evaluate.metric} of the chosen head", score, n=rows, source="measured"),
+        Finding("train/peak_memory_bytes", "Peak memory of the process", peak, "bytes", source="measured"),
         Finding("train/stopped_by", "Why training ended", ended),
     ]
 

@@ -35,9 +35,9 @@ from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task, metric_names
-from tunesmith.train.fit import peak_memory_bytes
 from tunesmith.train.memory import Recompute, decide_recompute
 from tunesmith.train.optim import decay_is_linear
+from tunesmith.train.peak import peak_bytes
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.prefix import Used
 from tunesmith.train.probe import estimate
@@ -137,7 +137,7 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         plan.size, training = size_of(apply_strategy(model, spec.strategy)), heads * HEAD_SECONDS_PER_ROW * len(prepared.train)
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
-    plan.peak_memory_bytes = peak_memory_bytes()
+    plan.peak_memory_bytes = peak_bytes(torch.device(device()))
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:

@@ -29,7 +29,7 @@ from tunesmith.stages.teacher import FILE as TEACHER_FILE
 from tunesmith.stages.teacher import pupil_finding, teacher_answers
 from tunesmith.train.distill import taught, with_teacher
 from tunesmith.train.fit import Fitted, Job, fit
-from tunesmith.train.memory import decide_recompute
+from tunesmith.train.memory import decide_recompute, expected_peak
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.prefix import Wish, with_prefix
 
@@ -78,6 +78,9 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
             job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
+            expected = expected_peak(model, context.spec, job.task, job.train, again)
+            claim = "Memory expected at the peak of training: what was held before, and what a step keeps"
+            stage.find(Finding("train/expected_memory_bytes", claim, expected, "bytes"))
             fitted = fit(model, job)
         if answers is not None:
             stage.find(pupil_finding(context, predict_logits(model, job.task, job.validation), answers["validation"]))
@@ -153,6 +156,6 @@ def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[
         Finding("train/stopped_by", "Why training ended", fitted.stopped_by),
         Finding("train/precision", "Arithmetic of training", str(context.spec.train.precision)),
         Finding("train/final_loss", "Training loss of the last step", json.loads(lines[-1])["loss"], artefact=history, source="measured"),
-        Finding("train/peak_memory_bytes", "Peak memory of the process", fitted.peak_memory_bytes, "bytes", source="measured"),
+        Finding("train/peak_memory_bytes", "Peak memory of training", fitted.peak_memory_bytes, "bytes", source="measured"),
         Finding("train/resumed_at", "Step at which the last process began", fitted.resumed_at, "steps"),
     ]

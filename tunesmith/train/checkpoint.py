@@ -30,7 +30,7 @@ class Position:
 def trained_state(model: Any) -> dict[str, Tensor]:
     """Copies of the trained parameters, and of the batch-norm statistics that training updates, on the CPU, by name."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad} | statistics(model)
-    return {name: value.detach().cpu().clone() for name, value in trained.items()}
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in trained.items()}
 
 
 @torch.no_grad()

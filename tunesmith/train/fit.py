@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -45,6 +43,7 @@ from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
 from tunesmith.train.optim import make_optimizer, make_scheduler, parameter_groups
 from tunesmith.train.pace import Pace
+from tunesmith.train.peak import begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
 from tunesmith.train.step import Step, task_step
 from tunesmith.train.stopping import Patience
@@ -136,8 +135,11 @@ def fit(model: Any, job: Job) -> Fitted:
     """
     order = order_of(job.spec, job.train)
     learner = make_learner(model, job.spec, order.steps)
+    begin_peak(learner.accelerator.device)
     job.folder.mkdir(parents=True, exist_ok=True)
-    fresh = Position(0, 0.0, 0, Patience(job.spec.train.patience, job.higher_is_better))
+    patience = job.spec.train.patience
+    assert patience != "auto", "resolved specs say how long to wait"
+    fresh = Position(0, 0.0, 0, Patience(patience, job.higher_is_better))
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     pace = Pace(sum(job.validation.lengths))
     position, stopped_by = _loop(learner, job, order, start, pace)
@@ -152,15 +154,10 @@ def fit(model: Any, job: Job) -> Fitted:
         stopped_by=stopped_by,
         seconds=position.seconds,
         resumed_at=start.step,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_bytes(learner.accelerator.device),
         averaged=averaged,
         expected_seconds=None if start.step else pace.expected(),
     )
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _loop(learner: Learner, job: Job, order: Order, position: Position, pace: Pace) -> tuple[Position, str]:
@@ -218,7 +215,7 @@ def _evaluated(info: StepInfo, position: Position, learner: Learner, asked: tupl
             _save_best(trained_state(learner.model), job.folder)
             position = replace(position, best_step=info.step)
     if isinstance(learner.average.rule, Soup):
-        weights = {name: p.detach().cpu() for name, p in trained_parameters(learner.model)}
+        weights = {name: p.detach().cpu().contiguous() for name, p in trained_parameters(learner.model)}
         keep_candidate(learner.average, weights, (score, info.step), job.folder, job.higher_is_better)
     waits = info.epoch < complete_from(job.spec.strategy)  # what is still to join may improve it: early stopping counts from then
     counted = replace(patience, waited=0) if waits else patience

@@ -1,4 +1,4 @@
-"""Whether a step fits into memory: what autograd keeps of a few long rows is measured and scaled to a batch.
+"""What a step takes of memory, and whether it fits: what autograd keeps of a few long rows is measured and scaled to a batch.
 
 Written formula: bytes = 4 · (2 · trained + moments · trained) + kept of a row · rows of a piece, the first part being
 gradients, an average and the optimiser's moments; the weights are in memory already. `moments` is 2 for Adam, 1 for SGD.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, order_of
+from tunesmith.train.peak import free_bytes, held_bytes
 
 SAMPLE_ROWS = 2
 SHARE = 0.8
@@ -79,22 +79,25 @@ def state_copies(spec: Spec) -> int:
     return moments + isinstance(spec.train.averaging, (Ema, Swa))
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free where the model is."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else int(psutil.virtual_memory().available)
-
-
 def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Recompute:
     """Whether blocks are to be computed again: as the spec says; with "auto", when a step would not fit into free memory."""
     if isinstance(spec.strategy, Prompts):
         return Recompute(False, "blocks that read prompts are not computed again: PEFT's keys and values would be there twice")
+    try:
+        running_blocks(model)
+    except ModelError:
+        return Recompute(False, "the model is not built of blocks")
+    needed, free = step_bytes(model, spec, task, train), free_bytes(next(model.parameters()).device)
     asked = spec.train.activation_checkpointing
-    if asked is not True and asked is not False:
-        try:
-            running_blocks(model)
-        except ModelError:
-            return Recompute(False, "the model is not built of blocks")
-        needed, free = step_bytes(model, spec, task, train), free_bytes(next(model.parameters()).device)
-        sizes = f"a step takes about {needed / 2**20:,.0f} MiB besides the weights, and {free / 2**20:,.0f} MiB are free"
-        return Recompute(needed > SHARE * free, sizes, needed, free)
-    return Recompute(asked, "the spec says so")
+    if isinstance(asked, bool):
+        return Recompute(asked, "the spec says so", needed, free)
+    sizes = f"a step takes about {needed / 2**20:,.0f} MiB besides the weights, and {free / 2**20:,.0f} MiB are free"
+    return Recompute(needed > SHARE * free, sizes, needed, free)
+
+
+def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, again: Recompute) -> int:
+    """Bytes held at the peak of training: what is held now, and a step. Where blocks are computed again, one of them at a time is whole."""
+    step = step_bytes(model, spec, task, train)
+    if again.used and again.needed is not None:
+        step += (again.needed - step) // len(running_blocks(model))
+    return held_bytes(next(model.parameters()).device) + step

@@ -127,6 +127,11 @@ def with_prefix(
         yield PrefixTask(task, model.main_input_name, cut), rows, used
 
 
+def would_store(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -> bool:
+    """Whether `with_prefix` would use the store, as far as can be said before it is filled."""
+    return not isinstance(_planned(model, task, encodings, wish), Used)
+
+
 def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -> Used | tuple[Cut, Used]:
     """The cut and what it will take; or why there is none."""
     if wish.options.mode == "never":
