@@ -58,9 +58,11 @@ FAMILIES: dict[str, Callable[[], tuple[Any, dict[str, torch.Tensor]]]] = {
         t.ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=10)), pixels()),
     "mobilenet": lambda: (t.MobileNetV2ForImageClassification(t.MobileNetV2Config(num_labels=10)), pixels()),
     "wav2vec2": lambda: (t.Wav2Vec2ForSequenceClassification(
-        t.Wav2Vec2Config(**WIDTH, **SOUND, layerdrop=0.0, apply_spec_augment=False, num_labels=10)), {"input_values": torch.randn(8, SAMPLES)}),
+        t.Wav2Vec2Config(**WIDTH, **SOUND, layerdrop=0.0, apply_spec_augment=False, num_labels=10)),
+        {"input_values": torch.randn(8, SAMPLES)}),
     "hubert": lambda: (t.HubertForSequenceClassification(
-        t.HubertConfig(**WIDTH, **SOUND, layerdrop=0.0, apply_spec_augment=False, num_labels=10)), {"input_values": torch.randn(8, SAMPLES)}),
+        t.HubertConfig(**WIDTH, **SOUND, layerdrop=0.0, apply_spec_augment=False, num_labels=10)),
+        {"input_values": torch.randn(8, SAMPLES)}),
     "whisper": lambda: (t.WhisperForAudioClassification(t.WhisperConfig(
         d_model=384, encoder_layers=4, decoder_layers=1, **HEADS, num_mel_bins=80, max_source_positions=100, num_labels=10,
         decoder_start_token_id=3, pad_token_id=0)), {"input_features": torch.randn(8, 80, 200)}),
@@ -151,7 +153,9 @@ def main() -> None:
             Bare().loss(compiled(**batch), batch)[0].backward()
             model.zero_grad()
             cost = time.perf_counter() - started
-            print(f"           compiled {seconds(model, batch, compiled, options.repeats) * 1e3:7.1f} ms, {cost:.0f} s to compile", flush=True)
+            print(
+                f"           compiled {seconds(model, batch, compiled, options.repeats) * 1e3:7.1f} ms, {cost:.0f} s to compile", flush=True
+            )
 
 
 if __name__ == "__main__":

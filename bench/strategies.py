@@ -86,8 +86,14 @@ def ours(model: Any, task: Any, rows: Any, options: argparse.Namespace) -> dict[
     from tunesmith.train.prefix import Wish, with_prefix
 
     precision = "bfloat16" if measure_rates(torch.device("cpu")).fast_bfloat16 else "float32"
-    dials = {"epochs": options.epochs, "batch_size": BATCH, "learning_rate": RATE, "warmup_ratio": 0.0, "weight_decay": 0.0,
-             "patience": None}
+    dials = {
+        "epochs": options.epochs,
+        "batch_size": BATCH,
+        "learning_rate": RATE,
+        "warmup_ratio": 0.0,
+        "weight_decay": 0.0,
+        "patience": None,
+    }
     spec = load_spec({"name": "bench", "seed": options.seed, "data": {"train": "unused"}, "train": {**dials, "precision": precision},
                       "strategy": {"kind": "layers", "top": options.top}})  # fmt: skip
     few = type(rows)(rows.rows[:64], rows.lengths[:64], 0)
@@ -145,9 +151,10 @@ class Pictures:
         labels = batch["labels"]
         return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum"), torch.tensor(len(labels))
 
-    def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """Class numbers."""
-        return logits.argmax(1)
+    def answer(self, model: Any, batch: Any) -> torch.Tensor:
+        """Logits."""
+        logits: torch.Tensor = model(**batch).logits.float()
+        return logits
 
 
 def pictures(options: argparse.Namespace) -> dict[str, float]:
@@ -190,7 +197,7 @@ def fill(options: argparse.Namespace) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from tunesmith.data.batches import length_batches
-    from tunesmith.models.forward import BATCH_ROWS
+    from tunesmith.models.forward import batch_rows
     from tunesmith.models.splice import capture
     from tunesmith.spec.schema import Store
     from tunesmith.tasks.text_classification import TextClassification
@@ -202,7 +209,7 @@ def fill(options: argparse.Namespace) -> dict[str, float]:
     freeze(model, options.top)
     rows = task.encode(pl.DataFrame(train), AutoTokenizer.from_pretrained(path), 128)
     started = time.perf_counter()
-    for numbers in length_batches(rows.lengths, BATCH_ROWS, None):
+    for numbers in length_batches(rows.lengths, batch_rows(model), None):
         batch = task.collate([rows.rows[n] for n in numbers])
         capture(model, {name: batch[name] for name in batch if name != "labels"}, [options.blocks - options.top])
     forward = time.perf_counter() - started

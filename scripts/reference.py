@@ -94,10 +94,10 @@ def _field_default(field: FieldInfo) -> str:
 
 def metrics() -> str:
     """Markdown of every metric: which way is better, its range, its meaning."""
-    from tunesmith.evaluate.metrics import metrics_for
+    from tunesmith.evaluate.metrics import METRICS
 
     lines = [HEADER + "# Metrics", ""]
-    for title, multi_label in (("One label a row", False), ("Several labels a row", True)):
+    for title, kind in (("One label a row", "class"), ("Several labels a row", "classes"), ("A number a row", "number")):
         lines += [
             f"## {title}",
             "",
@@ -106,7 +106,7 @@ def metrics() -> str:
             "| name | better | meaning |",
             "|---|---|---|",
         ]
-        for name, metric in metrics_for(multi_label).items():
+        for name, metric in METRICS[kind].items():
             lines.append(f"| `{name}` | {'higher' if metric.higher_is_better else 'lower'} | {metric.explanation} |")
         lines.append("")
     return "\n".join(lines)

@@ -54,7 +54,7 @@ def test_a_plain_table_is_split_and_counted(tmp_path: Path) -> None:
     assert done.train.columns == ["id", "text", "label", "source"]
     assert done.labels == ["class a", "class b"]
     assert done.profile["columns"]["why"] == {"text": "its name says that it is the text", "label": "its name says that it is the label"}
-    assert (done.is_pair, done.is_multi_label, done.issues) == (False, False, [])
+    assert (done.is_pair, done.issues) == (False, [])
     values = {finding.id: finding.value for finding in done.findings}
     assert values["data/rows/read"] == 200
     assert values["data/class/class a/train"] == done.train.filter(pl.col("label") == "class a").height
@@ -112,7 +112,7 @@ def test_multi_label_lists_and_separated_text(tmp_path: Path) -> None:
     cells = prepared(
         tmp_path, [{"text": row["text"], "tags": " y| x|x" if row["tags"] else ""} for row in rows], multi_label=True, label_separator="|"
     )
-    assert lists.is_multi_label and lists.labels == ["x", "y"]
+    assert lists.labels == ["x", "y"]
     assert lists.train.drop("source").equals(cells.train.drop("source"))
     adds_up(lists)
     with pytest.raises(DataError, match="multi_label: true"):

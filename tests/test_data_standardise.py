@@ -27,7 +27,7 @@ from tunesmith.data.standardise import (
     spellings,
 )
 
-COLUMNS = Columns(("text",), "label", False, {})
+COLUMNS = Columns(("text",), "label", "class", {})
 TEXT_RULES = [Name.MOJIBAKE, Name.HTML, Name.COMPATIBILITY, Name.MISSING]
 
 

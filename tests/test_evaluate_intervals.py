@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from tunesmith.evaluate.intervals import Resampling, clopper_pearson, estimates,
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.schema import Evaluate
 
-ONE = metrics_for(False)
+ONE = metrics_for("class")
 
 
 def simulated(n: int, accuracy: float, seed: int, classes: int = 3) -> Answers:
@@ -50,8 +51,8 @@ def frame(answers: Answers, labels: list[str]) -> pl.DataFrame:
     )
 
 
-def judging(prefix: str = "test", labels: tuple[str, ...] = ("a", "b", "c"), resamples: int = 200) -> Judging:
-    return Judging(list(labels), Evaluate(resamples=resamples), 7, prefix, Artefact(f"predictions/{prefix}.parquet", "0" * 64))
+def judging(prefix: str = "test", labels: tuple[str, ...] = ("a", "b", "c"), resamples: int = 200, kind: Any = "class") -> Judging:
+    return Judging(kind, list(labels), Evaluate(resamples=resamples), 7, prefix, Artefact(f"predictions/{prefix}.parquet", "0" * 64))
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -160,7 +161,8 @@ def test_resamples_without_a_value_are_left_out_and_counted() -> None:
 
 
 def findings(answers: Answers, prefix: str = "test") -> dict[str, Finding]:
-    return {f.id: f for f in findings_of(frame(answers, ["a", "b", "c"]), judging(prefix))}
+    kind = "classes" if answers.multi_label else "class"
+    return {f.id: f for f in findings_of(frame(answers, ["a", "b", "c"]), judging(prefix, kind=kind))}
 
 
 def test_findings_have_the_promised_ids_and_fields() -> None:
@@ -190,7 +192,7 @@ def test_difference_findings_have_the_promised_ids_and_sign() -> None:
 def test_the_same_predictions_and_seed_give_the_same_findings() -> None:
     answers = simulated(60, 0.7, 3)
     assert findings(answers) == findings(answers)
-    other = Judging(["a", "b", "c"], Evaluate(resamples=200), 8, "test")
+    other = Judging("class", ["a", "b", "c"], Evaluate(resamples=200), 8, "test")
     assert findings_of(frame(answers, ["a", "b", "c"]), other)[1].interval != findings(answers)["test/accuracy"].interval
 
 
@@ -207,7 +209,8 @@ def test_many_labels_are_told_by_the_type_of_the_column() -> None:
     rng = np.random.default_rng(0)
     answers = answers_from_arrays((rng.random((40, 3)) < 0.4).astype(np.float32), rng.random((40, 3)))
     found = findings(answers)
-    assert next(iter(metrics_for(True))) == "micro_f1" and {f"test/{m}" for m in metrics_for(True)} <= set(found)
+    assert next(iter(metrics_for("classes"))) == "micro_f1" and {f"test/{m}" for m in metrics_for("classes")} <= set(found)
     assert "test/accuracy" not in found and found["test/class/a/n"].value == answers.labels[:, 0].sum()
-    ids = [f.id for f in differences(frame(answers, ["a", "b", "c"]), frame(answers, ["a", "b", "c"]), judging("test/baseline/majority"))]
+    same = frame(answers, ["a", "b", "c"])
+    ids = [f.id for f in differences(same, same, judging("test/baseline/majority", kind="classes"))]
     assert all(a != b for a, b in pairwise(ids)) and ids[-1] == "test/baseline/majority/mcnemar_p"

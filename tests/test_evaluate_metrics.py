@@ -125,7 +125,7 @@ def check_against(answers: Answers, reference: Callable[[Answers, np.ndarray], d
     rows = [np.arange(len(answers)), *drawn]
     sample = Sample(answers, np.stack([np.bincount(r, minlength=len(answers)) for r in rows]).astype(float))
     expected = [reference(answers, r) for r in rows]
-    for name, metric in metrics_for(answers.multi_label).items():
+    for name, metric in metrics_for("classes" if answers.multi_label else "class").items():
         values = metric.statistic(sample)
         assert values.shape == (3,)
         np.testing.assert_allclose(values, [e[name] for e in expected], atol=1e-12, err_msg=name)
@@ -156,7 +156,7 @@ def test_the_reliability_curve_adds_up_to_the_calibration_error(answers: Answers
     confidence, right = answers.decisions
     assert sum(b.n for b in bins) == len(confidence) and all(b.n and 0 <= b.low < b.high <= 1 for b in bins)
     gap = sum(abs(b.confidence - b.accuracy) * b.n for b in bins) / len(confidence)
-    assert gap == pytest.approx(metrics_for(answers.multi_label)["ece"].value(answers), abs=1e-12)
+    assert gap == pytest.approx(metrics_for("classes" if answers.multi_label else "class")["ece"].value(answers), abs=1e-12)
     assert sum(b.accuracy * b.n for b in bins) == pytest.approx(right.sum())
 
 
@@ -164,17 +164,17 @@ def test_log_loss_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(4), 50)
     y = rng.integers(0, 4, 50)
-    assert fast_score("log_loss", y, p, False) == pytest.approx(sk.log_loss(y, p, labels=range(4)))
+    assert fast_score("log_loss", "class", y, p) == pytest.approx(sk.log_loss(y, p, labels=range(4)))
 
 
 def test_the_tasks_list_the_metrics_in_the_same_order() -> None:
-    assert tuple(metrics_for(False)) == ONE_LABEL_METRICS
-    assert tuple(metrics_for(True)) == MANY_LABEL_METRICS
+    assert tuple(metrics_for("class")) == ONE_LABEL_METRICS
+    assert tuple(metrics_for("classes")) == MANY_LABEL_METRICS
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_every_metric_is_described_without_digits(multi_label: bool) -> None:
-    for name, metric in metrics_for(multi_label).items():
+    for name, metric in metrics_for("classes" if multi_label else "class").items():
         text = (metric.title + metric.explanation + metric.undefined).replace("F1", "")
         assert metric.name == name and metric.explanation.endswith(".") and not any(c.isnumeric() for c in text)
         assert metric.higher_is_better != (name in ("hamming_loss", "log_loss", "ece", "brier"))
@@ -182,13 +182,13 @@ def test_every_metric_is_described_without_digits(multi_label: bool) -> None:
 
 def test_what_has_no_value_is_nan_and_a_diverged_model_too() -> None:
     p = np.full((3, 2), 0.5)
-    assert np.isnan(fast_score("roc_auc", np.zeros(3, int), p, False))
-    assert np.isnan(fast_score("micro_f1", np.zeros((3, 2)), p * 0.1, True))
-    assert np.isnan(fast_score("accuracy", np.zeros(3, int), p * np.nan, False))
+    assert np.isnan(fast_score("roc_auc", "class", np.zeros(3, int), p))
+    assert np.isnan(fast_score("micro_f1", "classes", np.zeros((3, 2)), p * 0.1))
+    assert np.isnan(fast_score("accuracy", "class", np.zeros(3, int), p * np.nan))
 
 
 def test_ties_count_half_in_the_roc_auc() -> None:
-    assert fast_score("roc_auc", np.array([0, 1, 0, 1]), np.full((4, 2), 0.5), False) == 0.5
+    assert fast_score("roc_auc", "class", np.array([0, 1, 0, 1]), np.full((4, 2), 0.5)) == 0.5
 
 
 def table(label: list[Any], predicted: list[Any], probabilities: list[list[float]]) -> pl.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import transformers
 from tests.families import FAMILIES, SMALL, SOUND, WORDS, family, text
 from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import dissect, encoder_depth, running_blocks
+from tunesmith.models.fused import fused
 from tunesmith.models.splice import capture, find_cut, frozen_depth, spliced, stored_batch, weights_below
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -141,3 +144,40 @@ def test_a_network_that_answers_otherwise_with_the_store_is_refused(monkeypatch:
     monkeypatch.setattr("tunesmith.models.splice.capture", lambda _model, inputs, depths: capture(other, inputs, depths))
     with pytest.raises(ModelError, match="answers differ"):
         find_cut(model, batch, 2)
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet", "mobilenet-v1", "bert", "convnext"])
+def test_folded_batch_norms_say_the_same_and_come_back(name: str) -> None:
+    model, inputs = family(name)
+    model.train()
+    for _ in range(3):
+        model(**inputs)  # statistics that are not 0 and 1
+    model.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    with torch.inference_mode():
+        plain = model(**inputs).logits
+        with fused(model, inputs):
+            replaced = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d) and "forward" in module.__dict__]
+            folded = model(**inputs).logits
+    assert len(replaced) == norms
+    assert (folded - plain).abs().max() <= 1e-3 * plain.abs().max()  # statistics of a few random rows are wild
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.state_dict().keys() == before.keys()
+
+
+def test_batch_norms_that_are_not_alone_are_left() -> None:
+    class Forked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)
+            self.norm.weight.data.fill_(5.0)
+
+        def forward(self, pixel_values: torch.Tensor) -> Any:
+            said = self.conv(pixel_values)
+            return SimpleNamespace(logits=(self.norm(said) + said).mean((2, 3)))
+
+    model, inputs = Forked().eval(), {"pixel_values": torch.randn(2, 3, 4, 4)}
+    plain = model(**inputs).logits
+    with fused(model, inputs):
+        torch.testing.assert_close(model(**inputs).logits, plain)

@@ -36,7 +36,8 @@ from tunesmith.train.stopping import Patience
 
 def spec_of(folder: Path, *sets: str) -> Spec:
     base = {"name": "t", "data": {"train": "unused.csv"}, "model": {"name": str(folder)}}
-    train = ["train.epochs=2", "train.batch_size=8", "train.learning_rate=0.01", "train.precision=float32", "train.patience=3", "evaluate.metric=accuracy"]
+    train = ["train.epochs=2", "train.batch_size=8", "train.learning_rate=0.01", "train.precision=float32", "train.patience=3",
+             "evaluate.metric=accuracy"]  # fmt: skip
     return load_spec(base, [*train, *sets])
 
 

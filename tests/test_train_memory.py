@@ -13,19 +13,24 @@ import torch
 
 import tunesmith
 from tests import tiny
+from tests.families import family
 from tests.test_run import raw_spec
 from tests.test_train import Bench, spec_of
 from tunesmith.core.errors import RunError, SpecError
+from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.rundir import RunDir
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.splice import capture, find_cut, spliced, stored_batch
+from tunesmith.spec.load import load_spec
 from tunesmith.stages import teacher
 from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
+from tunesmith.tasks.base import Encoding
+from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train import memory
-from tunesmith.train.fit import fit
-from tunesmith.train.memory import decide_recompute, kept_bytes, step_bytes
+from tunesmith.train.fit import Job, fit
+from tunesmith.train.memory import decide_recompute, expected_peak, kept_bytes, step_bytes
 from tunesmith.train.range_test import range_test, smooth, suggest
 from tunesmith.train.regularize import SHARES, with_mixup
 from tunesmith.train.step import task_step
@@ -221,3 +226,45 @@ def test_a_plan_shows_the_range_test_and_what_an_average_takes(tmp_path: Path, t
     )
     assert plan.resolved.spec.train.learning_rate == plan.range_test.rate and "range test" in plan.resolved.rules["train.learning_rate"]
     assert plan.averaging_bytes == 5 * 4 * plan.size.trainable
+
+
+# ---- what training was expected to take, beside what it took
+
+
+def test_memory_is_expected_within_its_margin_and_nothing_changes(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=100, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, num_labels=3)
+    )
+    sets = ["train.epochs=1", "train.batch_size=32", "train.learning_rate=0.001", "train.precision=float32", "train.patience=null"]
+    spec = load_spec({"name": "t", "data": {"train": "x"}}, sets)
+    task = TextClassification(["a", "b", "c"])
+    rows = [{"input_ids": [n % 90 + 5] * 100, "pad": 0, "labels": np.int64(n % 3)} for n in range(96)]
+    train, held_out = Encoding(rows, [100] * 96, 0), Encoding(rows[:8], [100] * 8, 0)
+    before, draws = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    expected = expected_peak(model, spec, task, train, held_out)
+    assert torch.equal(draws, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    job = Job(spec, task, train, held_out, lambda _: 0.0, True, tmp_path / "c", "", lambda _: None, StopRequest())
+    fitted = fit(model, job)
+    assert fitted.peak_memory_bytes == pytest.approx(expected, rel=0.15)
+
+
+def test_a_probe_leaves_batch_statistics_alone() -> None:
+    model, inputs = family("resnet")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    with memory._undisturbed(model):
+        model.train()
+        model(**inputs)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers()) and not any(
+        module.training != model.training for module in model.modules()
+    )
+
+
+def test_a_run_says_what_memory_it_expected(tmp_path: Path, tiny_bert: Path) -> None:
+    done = tunesmith.run(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert)), tmp_path / "runs")
+    assert done.findings["train/expected_memory_bytes"].value > 0  # type: ignore[operator]
+    assert "Memory at the peak" in (done.path / "report.html").read_text("utf-8")

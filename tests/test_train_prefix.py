@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests import tiny
 from tests.test_cli import call
@@ -224,3 +225,20 @@ def test_runs_share_the_store_say_so_and_the_command_looks_after_it(folders: dic
     assert "damaged rows" in call("store", folder, "--check")[1]
     assert "1 shelves removed" in call("store", folder, "--max-gb", 0)[1]
     assert call("store", tmp_path / "nowhere")[0] != 0
+
+
+def test_frozen_blocks_are_computed_once_while_features_are(folders: dict[str, Path], tmp_path: Path) -> None:
+    """With the store from the embedding on, features, baselines and weights are those without it."""
+    found = []
+    for mode in ("auto", "never"):
+        (tmp_path / mode).mkdir()
+        options: dict[str, Any] = {"strategy": {"kind": "layers", "top": 1}, "store": {"mode": mode}, "train": {"precision": "float32"}}
+        done = run(tmp_path / mode, folders["bert"], evaluate={"folds": None, "resamples": 100}, **options)
+        found.append((done, load_file(done.path / "features/train.safetensors"), load_file(done.path / "model/model.safetensors")))
+    (kept, features, weights), (plain, plain_features, plain_weights) = found
+    assert "store/embedded" not in plain.findings
+    assert kept.findings["store/embedded"].value > 0 and kept.findings["store/computed"].value == 0  # type: ignore[operator]
+    torch.testing.assert_close(features["mean"], plain_features["mean"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features["head_input"], plain_features["head_input"], rtol=1e-4, atol=1e-5)
+    for name, value in plain_weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=2e-2, atol=2e-3, msg=name)

@@ -224,7 +224,8 @@ def compare(paths: list[Path]) -> None:
         table.add_row(*map(_plain, row))
     console.print(table)
     for c in comparisons:
-        _say(f"{_plain(c.run)}: exact McNemar p {c.mcnemar_p:.3g}, {c.corrected_p:.3g} after Holm's correction")
+        if c.mcnemar_p is not None:
+            _say(f"{_plain(c.run)}: exact McNemar p {c.mcnemar_p:.3g}, {c.corrected_p:.3g} after Holm's correction")
         if c.note:
             _say(f"[yellow]{_plain(c.note)}[/]")
 

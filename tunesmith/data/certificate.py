@@ -16,6 +16,7 @@ from tunesmith.core.records import Finding
 from tunesmith.data.cosine import Nearest
 from tunesmith.data.leaks import PAIRS, SCHEMA, leaking
 from tunesmith.data.near import NearDuplicates
+from tunesmith.data.numbers import shown_label
 from tunesmith.spec.schema import Data
 
 EXAMPLES = 20
@@ -222,7 +223,7 @@ def _examples(leaks: pl.DataFrame, splits: Mapping[str, pl.DataFrame]) -> list[d
     """The leaks of highest similarity, the test first, with both texts and labels; texts are cut."""
     names = [name for name in ("text", "text_pair") if name in splits["train"].columns]
     texts = pl.concat_str(names, separator=" | ").str.slice(0, EXAMPLE_CHARACTERS).alias("text")
-    label = pl.col("label").list.join(", ") if splits["train"].schema["label"] == pl.List else pl.col("label")
+    label = shown_label(splits["train"]["label"])
     rows = pl.concat([part.select("id", texts, label) for part in splits.values()]).unique("id")
     best = leaks.sort("split", "similarity", "id", descending=[True, True, False]).head(EXAMPLES)
     both = best.join(rows, on="id", how="left", maintain_order="left").join(

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from tunesmith.data.columns import cleaned_label
+from tunesmith.data.numbers import label_text, shown_label
 
 SPLITS = ("train", "validation", "test")
 CHUNK = 65536
@@ -21,6 +22,7 @@ class Reason(StrEnum):
 
     EMPTY_TEXT = "empty_text"
     EMPTY_LABEL = "empty_label"
+    NO_NUMBER = "no_number"
     CONFLICTING_LABELS = "conflicting_labels"
     DUPLICATE = "duplicate"
     IN_OTHER_SPLIT = "in_other_split"
@@ -37,6 +39,7 @@ class Reason(StrEnum):
 EXPLANATIONS: dict[Reason, str] = {
     Reason.EMPTY_TEXT: "The text is empty, or nothing but whitespace and control characters.",
     Reason.EMPTY_LABEL: "There is no label.",
+    Reason.NO_NUMBER: "The label is not a finite number.",
     Reason.CONFLICTING_LABELS: "The same text appears with different labels.",
     Reason.DUPLICATE: "The same text with the same label appears before, in the same table.",
     Reason.IN_OTHER_SPLIT: "The same text is in the test table, or a training row's text is in the validation table.",
@@ -67,13 +70,15 @@ def clean(table: pl.DataFrame, on_conflict: Literal["drop", "majority"]) -> Clea
     stay, at most two in a row; outer whitespace goes. Case stays.
     """
     texts = [name for name in ("text", "text_pair") if name in table.columns]
-    label = pl.col("label") if table.schema["label"] == pl.List else cleaned_label(pl.col("label"))
+    label = cleaned_label(pl.col("label")) if table.schema["label"] == pl.String else pl.col("label")
     rows = table.with_columns(*(cleaned_text(pl.col(name)) for name in texts), label.alias("label"))
     changed = sum(int((rows[name] != table[name].fill_null("")).sum()) for name in texts)
     gone: list[pl.DataFrame] = []
     rows = _without(rows, pl.any_horizontal(pl.col(name) == "" for name in texts), Reason.EMPTY_TEXT, pl.lit(""), gone)
-    empty = pl.col("label").is_null() if rows.schema["label"] == pl.List else pl.col("label").fill_null("") == ""
+    empty = pl.col("label").fill_null("") == "" if rows.schema["label"] == pl.String else pl.col("label").is_null()
     rows = _without(rows, empty, Reason.EMPTY_LABEL, pl.lit(""), gone)
+    if rows.schema["label"].is_numeric():
+        rows = _without(rows, pl.col("label").is_nan(), Reason.NO_NUMBER, pl.lit(""), gone)
     rows = rows.insert_column(0, content_ids(rows))
     rows = _without_conflicts(rows, on_conflict, gone)
     first = pl.col("source").first().over("id")
@@ -96,6 +101,8 @@ def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str
     """Splits whose validation and test rows have only labels that a training row has, and the rows that left."""
     kept, gone = dict(splits), list[pl.DataFrame]()
     known = splits["train"]["label"]
+    if known.dtype.is_numeric():
+        return kept, _all(gone)
     labels = (known.explode(empty_as_null=True) if known.dtype == pl.List else known).drop_nulls().unique().implode()
     for name in ("validation", "test"):
         if known.dtype == pl.List:
@@ -137,8 +144,7 @@ def without_near_duplicates(rows: pl.DataFrame, clusters: pl.Series) -> tuple[pl
     """The first row of each cluster and label, and those that left; `clusters` has the cluster number of each row."""
     gone: list[pl.DataFrame] = []
     marked = rows.with_columns(clusters.alias("_cluster"))
-    label = pl.col("label").list.join("\x1f") if rows.schema["label"] == pl.List else pl.col("label")
-    key = pl.struct("_cluster", label.alias("_label"))
+    key = pl.struct("_cluster", label_text(rows["label"]).alias("_label"))
     kept = _without(marked, ~key.is_first_distinct(), Reason.NEAR_DUPLICATE, pl.format("like {}", pl.col("source").first().over(key)), gone)
     return kept.drop("_cluster"), _all(gone)
 
@@ -174,8 +180,7 @@ def empty_dropped() -> pl.DataFrame:
 
 
 def _without_conflicts(rows: pl.DataFrame, on_conflict: str, gone: list[pl.DataFrame]) -> pl.DataFrame:
-    name = pl.col("label").list.join("\x1f") if rows.schema["label"] == pl.List else pl.col("label")
-    marked = rows.with_columns(name.alias("_name"))
+    marked = rows.with_columns(label_text(rows["label"]).alias("_name"))
     conflicting = marked.filter((pl.col("_name").n_unique() > 1).over("id"))
     if not conflicting.height:
         return rows
@@ -204,10 +209,14 @@ def _without(rows: pl.DataFrame, leaves: pl.Expr, reason: Reason, detail: pl.Exp
 
 def left_rows(rows: pl.DataFrame, reason: Reason, detail: pl.Expr) -> pl.DataFrame:
     """The rows in the shape of dropped.parquet."""
-    label = pl.col("label").list.join(", ") if rows.schema["label"] == pl.List else pl.col("label")
     pair = ["text_pair"] if "text_pair" in rows.columns else []
     return rows.select(
-        "source", "text", *pair, label.alias("label"), pl.lit(str(reason)).alias("reason"), detail.cast(pl.String).alias("detail")
+        "source",
+        "text",
+        *pair,
+        shown_label(rows["label"]).alias("label"),
+        pl.lit(str(reason)).alias("reason"),
+        detail.cast(pl.String).alias("detail"),
     )
 
 

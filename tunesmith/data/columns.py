@@ -11,7 +11,9 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.load import SOURCE
+from tunesmith.data.numbers import check_numbers, numbers
 from tunesmith.data.sources.place import SPLIT_NAMES
+from tunesmith.spec.kinds import PAIRED, Kind, kind_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data
 
 TEXT_NAMES = (
@@ -25,6 +27,10 @@ PAIR_NAMES = (
 LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "area", "emotion",
     "tag", "tags", "genre", "department", "queue", "priority", "type", "gold_label", "gold", "y",
+)  # fmt: skip
+NUMBER_NAMES = (
+    "score", "rating", "similarity", "similarity_score", "relatedness_score", "stars", "value", "target", "label", "labels", "grade",
+    "price", "y", "gold",
 )  # fmt: skip
 NEVER_A_LABEL = ("split", "fold", "set", "partition", "subset", "date", "time", "timestamp", "index", "lang", "language", "source")
 MOST_CLASSES = 10_000
@@ -43,7 +49,7 @@ class Columns:
 
     text: tuple[str, ...]
     label: str | None
-    multi_label: bool
+    kind: Kind
     why: dict[str, str]
     group: str | None = None
     moment: str | None = None
@@ -51,8 +57,8 @@ class Columns:
     annotator: str | None = None
 
 
-def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
-    """Text and label columns: those of the spec, else inferred from names, then from what the columns hold.
+def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classification") -> Columns:
+    """Text and label columns of a task: those of the spec, else inferred from names, then from what the columns hold.
 
     Raises:
         DataError: with every problem: a named column is missing (the closest is named), or nothing fits.
@@ -64,8 +70,9 @@ def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
         raise DataError(issues)
     why: dict[str, str] = {}
     free = table.drop(set(told(data)) - {*(data.text or ()), asked})
+    kind = kind_of(task, data.multi_label)
     text = data.text or _infer_text(free, asked, why)
-    label = asked or _infer_label(free, text, why)
+    label = asked or (_infer_number(free, text, why) if kind == "number" else _infer_label(free, text, why))
     why |= {name: "named in the spec" for name in (*text, label) if name and name not in why}
     if len(names) == 1:
         found = f"one column, {names[0]!r}"
@@ -77,11 +84,14 @@ def choose_columns(table: pl.DataFrame, data: Data) -> Columns:
         issues.append(
             Issue("data.label", "must be found among the columns", _listed(names), "Set data.label to the column with the label.")
         )
+    if text and len(text) == 1 and task in PAIRED:
+        remedy = "Set data.text to the two columns: [sentence1, sentence2]."
+        issues.append(Issue("data.text", f"must be two columns for {task}", text[0], remedy))
     if issues:
         raise DataError(issues)
     why |= dict.fromkeys(told(data), "named in the spec")
     moment, place = (data.split.column if isinstance(data.split, rule) else None for rule in (ByTime, ByColumn))
-    return Columns(tuple(text), label, data.multi_label, why, data.group, moment, place, data.annotator)
+    return Columns(tuple(text), label, kind, why, data.group, moment, place, data.annotator)
 
 
 def require_columns(table: pl.DataFrame, columns: Columns, split: str) -> list[Issue]:
@@ -125,7 +135,10 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
             issues.append(Issue(f"column {name!r}", "must hold text", str(table.schema[name]), "Choose another with data.text."))
     if issues:
         raise DataError(issues)
-    label = _label_lists(table, columns, data) if columns.multi_label else _label_texts(table, columns)
+    if columns.kind == "number":
+        label = numbers(table[str(columns.label)])
+    else:
+        label = _label_lists(table, columns, data) if columns.kind == "classes" else _label_texts(table, columns)
     texts = text_columns(table, columns.text)
     more = [label.alias("label"), texts["source"]]
     if columns.group:
@@ -180,7 +193,9 @@ def _places(column: pl.Series) -> pl.Series:
 
 
 def check_labels(label: pl.Series) -> list[Issue]:
-    """Fatal problems of the labels of a whole training table: one class, too many, numbers to regress on."""
+    """Fatal problems of the labels of a whole training table: one class, too many, numbers to regress on; or useless numbers."""
+    if label.dtype.is_numeric():
+        return check_numbers(label)
     values = label.explode(empty_as_null=True).drop_nulls() if label.dtype == pl.List else label.drop_nulls()
     values = values.filter(values != "")
     classes, rows = values.n_unique(), label.len()
@@ -190,7 +205,7 @@ def check_labels(label: pl.Series) -> list[Issue]:
     numeric = bool(values.str.contains(NUMBER).all())
     if numeric and not values.str.contains(WHOLE_NUMBER).all() and classes > 10:
         found = f"{classes} different decimal numbers: it looks like regression"
-        return [Issue("data.label", "must hold classes", found, "Cut the numbers into classes, or choose another column with data.label.")]
+        return [Issue("data.label", "must hold classes", found, "Set task: text-regression, or cut the numbers into classes.")]
     if classes >= MOST_CLASSES or (classes > 100 and classes > rows / 2):
         found = f"{classes} different values in {rows} rows: it looks like an id or free text"
         return [Issue("data.label", "must hold classes", found, "Choose another column with data.label.")]
@@ -269,6 +284,22 @@ def _infer_label(table: pl.DataFrame, text: Sequence[str], why: dict[str, str]) 
     kinds = dict(table.schema)
     best = min(fitting, key=lambda name: (kinds[name] != pl.String, fitting[name]))
     why[best] = f"few different values: {fitting[best]} in {table.height} rows"
+    return best
+
+
+def _infer_number(table: pl.DataFrame, text: Sequence[str], why: dict[str, str]) -> str | None:
+    """The column of numbers: by name, else the one numeric column with the most different values that is no row number."""
+    names = [name for name in table.columns if name not in (SOURCE, *text)]
+    named = _by_name(names, NUMBER_NAMES)
+    if named:
+        why[named] = "its name says that it is the number"
+        return named
+    free = [name for name in names if table.schema[name].is_numeric() and not _looks_like_id(name) and name.lower() not in NEVER_A_LABEL]
+    values = {name: table[name].n_unique() for name in free if not (table.schema[name].is_integer() and table[name].is_sorted())}
+    if not values:
+        return None
+    best = max(values, key=lambda name: values[name])
+    why[best] = f"numbers: {values[best]} different ones in {table.height} rows"
     return best
 
 

@@ -17,6 +17,7 @@ from tunesmith.data.clean import SPLITS
 from tunesmith.data.columns import Columns, choose_columns
 from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
+from tunesmith.data.numbers import numbers
 from tunesmith.data.open import is_database, open_tables, refuse_other_folder
 from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
@@ -25,6 +26,7 @@ from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.schema import Data
 
+MOST_GRADES = 10
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
 GUIDANCE = """\
@@ -78,13 +80,13 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
     loaded, _ = open_tables(found.train, hints)
     found = _with_siblings(found, loaded, hints)
-    columns = choose_columns(loaded.table, hints)
+    task, why, columns = recognise_task(loaded.table, hints)
     lines = [
         f"# Drafted from {', '.join(_comment(seen_from(path, folder)) for path in found.train[:3])}: {loaded.table.height} rows.",
         *(f"# Left out: {_comment(seen_from(path, folder))}; add it to data.train if it holds rows." for path in found.left),
         "# Next: tunesmith plan, then tunesmith run, with this file.",
         f"name: {_quoted(_name(Path(found.train[0])))}",
-        "task: text-classification",
+        f"task: {task}  # {_comment(why)}",
         "seed: 0  # another seed gives another split and another training run",
         "",
         "data:",
@@ -95,6 +97,44 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
         "",
     ]
     return "\n".join(lines) + "\n" + _strategy(loaded.table.height) + "\n" + REST
+
+
+def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]:
+    """The task that the columns speak for, why, and the columns.
+
+    Raises:
+        DataError: no columns fit a task.
+    """
+    try:
+        columns = choose_columns(table, hints)
+    except DataError:
+        if not _has_decimals(table, numbered := _number_columns(table, hints)):
+            raise
+        columns = numbered
+    if columns.label is not None and columns.kind == "class" and _has_decimals(table, columns):
+        columns = _number_columns(table, hints)
+    if columns.kind != "number":
+        return "text-classification", "the label names classes", columns
+    why = f"the column {columns.label} holds decimal numbers"
+    return ("sentence-similarity", f"two texts, and {why}", columns) if len(columns.text) > 1 else ("text-regression", why, columns)
+
+
+def _number_columns(table: pl.DataFrame, hints: Data) -> Columns:
+    """The columns as a regression would have them; without a label where none can be one."""
+    try:
+        return choose_columns(table, hints, "text-regression")
+    except DataError:
+        return Columns((), None, "number", {})
+
+
+def _has_decimals(table: pl.DataFrame, columns: Columns) -> bool:
+    """True when the label is decimal numbers, of more kinds than classes would have."""
+    if columns.label is None or table.schema[columns.label].is_nested():
+        return False
+    if not (table.schema[columns.label].is_numeric() or table.schema[columns.label] == pl.String):
+        return False
+    given = numbers(table[columns.label]).drop_nulls()
+    return bool(len(given) and not given.is_nan().any() and (given != given.round(0)).any() and given.n_unique() > MOST_GRADES)
 
 
 def _find(paths: list[str]) -> Found:
@@ -211,7 +251,9 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
     lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
-    if label.dtype == pl.List:
+    if columns.kind == "number":
+        pass
+    elif label.dtype == pl.List:
         lines.append("  multi_label: true  # the column holds lists")
     else:
         separator = _separator(label)

@@ -119,6 +119,8 @@ def _units_among(units: Units, rows_N: Array) -> Units:
 
 
 def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
+    if test.schema["label"].is_numeric():
+        return 0
     known = pl.Series(list(label_counts(train["label"])), dtype=pl.String).implode()
     if test.schema["label"] == pl.List:
         return int((~test["label"].list.eval(pl.element().is_in(known)).list.all()).sum())
@@ -128,6 +130,6 @@ def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
 def _problem(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> str:
     if not len(test):
         return "it has no rows: there are fewer clusters and groups than folds"
-    if len(label_counts(train["label"])) < 2:
+    if not train.schema["label"].is_numeric() and len(label_counts(train["label"])) < 2:
         return "the rows to train on have fewer than two classes"
     return "" if len(validation) else "no rows are left to select the weights on"

@@ -30,6 +30,7 @@ from tunesmith.data.sources.detect import Format, open_source, recognised
 from tunesmith.data.sources.mixed import chosen, shares
 from tunesmith.data.sources.place import Place
 from tunesmith.spec.addresses import archive_of, is_address
+from tunesmith.spec.kinds import KINDS
 from tunesmith.spec.schema import Data
 
 WORDS: dict[Kind, str] = {
@@ -208,11 +209,13 @@ def _other_format(path: Path, data: Data) -> tuple[Format, str] | None:
         return None
     if found[0].name == "Label Studio export":
         return found
-    try:
-        choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data))
-    except (DataError, StopIteration):
-        return found
-    return None
+    for task in KINDS:
+        try:
+            choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data), task)
+        except (DataError, StopIteration):
+            continue
+        return None
+    return found
 
 
 def _no_folder(path: Path, own: str) -> Path:

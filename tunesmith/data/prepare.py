@@ -37,6 +37,7 @@ from tunesmith.data.split import Shares, Split, split, split_by_time, units_of
 from tunesmith.data.survey import survey
 from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
+from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
 
@@ -60,11 +61,6 @@ class Prepared:
         """True when a row has two texts."""
         return "text_pair" in self.train.columns
 
-    @property
-    def is_multi_label(self) -> bool:
-        """True when a row has a list of labels."""
-        return self.train.schema["label"] == pl.List
-
 
 def prepare(spec: Spec) -> Prepared:
     """Tables of the spec as clean splits.
@@ -73,7 +69,7 @@ def prepare(spec: Spec) -> Prepared:
         DataError: with every problem that makes training impossible.
     """
     loaded, sources = _load(spec)
-    columns, tables = _plain(loaded, spec.data)
+    columns, tables = _plain(loaded, spec)
     unnamed = unnamed_annotators(loaded["train"].table, columns, spec.data)
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
@@ -165,10 +161,11 @@ def _load(spec: Spec) -> tuple[dict[str, Loaded], list[dict[str, Any]]]:
     return loaded, [source.as_dict() for source in sources]
 
 
-def _plain(loaded: dict[str, Loaded], data: Data) -> tuple[Columns, dict[str, pl.DataFrame]]:
+def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl.DataFrame]]:
+    data = spec.data
     tables = {name: judgements(part.table, data)[0] for name, part in loaded.items()}
     data = judgements(loaded["train"].table.head(0), data)[1]
-    columns = choose_columns(tables["train"], data)
+    columns = choose_columns(tables["train"], data, spec.task)
     issues = [issue for name, table in tables.items() for issue in require_columns(table, columns, name)]
     if issues:
         raise DataError(issues)
@@ -253,7 +250,7 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
                 remedy = f"All rows belong to {parts.units} clusters of near-duplicates or groups, which are never cut: {APART}"
             issues.append(Issue(f"the {name} split", "must have rows", f"none{after}", remedy))
     classes = label_counts(splits["train"]["label"])
-    if splits["train"].height and len(classes) < 2:
+    if spec.kind in OF_CLASSES and splits["train"].height and len(classes) < 2:
         found = f"{len(classes)}{after}"
         issues.append(Issue("the train split", "must have at least two classes", found, "Add rows of other classes, or set data.label."))
     issues += _too_many_folds(parts.units, spec)

@@ -13,6 +13,7 @@ from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
 from tunesmith.data.consensus import agreement_findings
 from tunesmith.data.load import FileRecord
+from tunesmith.data.numbers import described
 from tunesmith.data.split import Split
 from tunesmith.data.uniform import Uniform
 
@@ -56,7 +57,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "columns": {
             "text": list(story.columns.text),
             "label": story.columns.label,
-            "multi_label": story.columns.multi_label,
+            "kind": story.columns.kind,
             "why": story.columns.why,
         },
         "rows": {
@@ -86,6 +87,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "annotators": story.annotators,
         "class_count": len(labels),
         "classes": _classes(splits, labels),
+        "numbers": {name: described(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "number" else None,
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
         "examples": _examples(splits["train"]),
         "warnings": [str(issue) for issue in story.issues],
@@ -103,7 +105,10 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
     for reason in Reason:
         claim = f"rows dropped: {EXPLANATIONS[reason][0].lower()}{EXPLANATIONS[reason][1:].rstrip('.')}"
         out.append(_count(f"data/dropped/{reason}", claim, profile["dropped"][reason]["rows"], "rows", rows["read"]))
-    out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
+    if profile["numbers"]:
+        out += [_number(split, name, value) for split, told in profile["numbers"].items() for name, value in told.items() if name != "rows"]
+    else:
+        out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
     for entry in profile["sources"]:
         for name, words in SOURCE_COUNTS.items():
             out.append(_count(f"data/sources/{entry['name']}/{name}", words, entry[name], "rows", entry["rows"]))
@@ -162,6 +167,7 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
         where[f"data/standardised/{entry['column']}/{entry['name']}"] = f"/standardise/applied/{number}/rows"
     where |= {f"data/masked/{kind}": f"/standardise/masked/{kind}" for kind in profile["standardise"]["masked"]}
     where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
+    where |= {f"data/numbers/{s}/{name}": f"/numbers/{s}/{name}" for s, told in (profile["numbers"] or {}).items() for name in told}
     where |= {
         "data/split/moved": "/split/moved",
         "data/split/large_units": "/split/large_units",
@@ -182,9 +188,18 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
 
 
 def label_counts(label: pl.Series) -> dict[str, int]:
-    """Rows of each label; a row with several labels counts for each."""
+    """Rows of each label; a row with several labels counts for each. Numbers are no classes: nothing is counted."""
+    if label.dtype.is_numeric():
+        return {}
     values = label.explode(empty_as_null=True) if label.dtype == pl.List else label
     return {str(name): int(count) for name, count in values.drop_nulls().value_counts().iter_rows()}
+
+
+def _number(split: str, name: str, value: float | None) -> Finding:
+    words = {"min": "the smallest", "max": "the largest", "mean": "the mean", "deviation": "the standard deviation", "p50": "the median",
+             "p25": "the lower quartile", "p75": "the upper quartile"}  # fmt: skip
+    claim = f"{words[name]} of the numbers of the {SPLIT_NAMES[split]} split"
+    return Finding(f"data/numbers/{split}/{name}", claim, value, source="computed" if value is not None else "unknown")
 
 
 def _count(name: str, claim: str, value: int, unit: str, n: int | None = None) -> Finding:

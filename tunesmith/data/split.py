@@ -21,6 +21,7 @@ import polars as pl
 
 from tunesmith.core.seeding import unit_interval
 from tunesmith.data.near import connected
+from tunesmith.data.numbers import strata
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,9 +96,9 @@ def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, strati
     natural_U = np.where(large_U, TRAIN, natural_U)
     if not stratified:
         return _parted(rows, units, natural_U, large=int(large_U.sum()))
-    pairs = _classes_of_units(rows["label"], units.unit_N)
+    pairs = _classes_of_units(strata(rows["label"]), units.unit_N)
     counts = pairs.group_by("label").len().sort("label")
-    rare = counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
+    rare = [] if rows.schema["label"].is_numeric() else counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
     rare_units = pairs.filter(pl.col("label").is_in(rare))["unit"].unique().to_numpy()
     places_U = natural_U.copy()
     places_U[rare_units] = TRAIN
@@ -140,7 +141,7 @@ def folds(label: pl.Series, units: Units, seed: int, count: int) -> Array:
     Units of a class (of their rarest one) are dealt like cards, the largest first, in a random order that depends on
     their keys alone; each class begins where the one before it ended.
     """
-    pairs = _classes_of_units(label, units.unit_N)
+    pairs = _classes_of_units(strata(label), units.unit_N)
     pairs = pairs.with_columns(pl.len().over("label").alias("size")).sort("unit", "size", "label").unique("unit", keep="first")
     pairs = pairs.join(pl.DataFrame({"unit": np.arange(len(units.rows_U)), "rows": units.rows_U.astype(np.int64)}), on="unit", how="right")
     draw = [unit_interval(seed, f"fold {key}") for key in units.keys_U]

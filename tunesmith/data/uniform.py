@@ -32,10 +32,11 @@ class Uniform:
 def uniform(tables: Mapping[str, pl.DataFrame], data: Data) -> Uniform:
     """Plain tables (`text`, `label`, …) made uniform as the spec says; proposals come from the first rows of the training table."""
     train = tables["train"]
-    columns = Columns(tuple(name for name in TEXTS if name in train.columns), None, data.multi_label, {})
+    columns = Columns(tuple(name for name in TEXTS if name in train.columns), None, "class", {})
     sample = train.head(PROPOSAL_ROWS)
     labels = pl.concat([table.select("label") for table in tables.values()])
-    shown = proposals(sample, columns) + proposals(labels, replace(columns, text=(), label="label"))
+    words = train.schema["label"] in (pl.String, pl.List)  # numbers have no spelling
+    shown = proposals(sample, columns) + (proposals(labels, replace(columns, text=(), label="label")) if words else [])
     rules = [p.rule for p in shown if p.rule.column == "label" and p.rule.name in data.standardise]
     changed: Counter[tuple[str, Name]] = Counter()
     hidden: Counter[Kind] = Counter()

@@ -14,6 +14,7 @@ from tunesmith.document import story, tables, vocabulary
 from tunesmith.document.claims import Claims, markdown_document
 from tunesmith.document.contents import PREDICTIONS, Contents
 from tunesmith.document.templating import markdown_text, rendered
+from tunesmith.spec.kinds import OF_CLASSES
 
 WORST_CLASSES = 20
 MISTAKES = 5
@@ -24,6 +25,9 @@ DECLARED = {
     "data_origin": "Origin of the data",
     "contact": "Contact",
 }
+
+PIPELINE_TAGS = {"text-regression": "text-classification"}
+"""Tasks that the hub knows by another name: what loads the model and runs it."""
 
 
 class _Words(str):
@@ -61,9 +65,9 @@ def front_matter(contents: Contents, claims: Claims) -> str:
         "license": _words(claims, contents.setting("card.license")),
         "language": [_words(claims, code) for code in language] if language else None,
         "library_name": _library(contents, claims),
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": PIPELINE_TAGS.get(_task(contents), _task(contents)),
         "base_model": _base_model(contents, claims),
-        "tags": ["tunesmith", "text-classification", *(["multi-label"] if contents.multi_label else [])],
+        "tags": ["tunesmith", _task(contents), *(["multi-label"] if contents.multi_label else [])],
         "metrics": [_words(claims, name) for name in metrics] or None,
         "model-index": [_results(contents, claims, metrics)] if metrics else None,
     }
@@ -77,7 +81,7 @@ def _results(contents: Contents, claims: Claims, metrics: list[str]) -> dict[str
         "name": _words(claims, contents.name),
         "results": [
             {
-                "task": {"type": "text-classification", "name": "Text classification"},
+                "task": {"type": _task(contents), "name": _task(contents).replace("-", " ").capitalize()},
                 "dataset": {"type": "custom", "name": _words(claims, files), "split": "test"},
                 "metrics": [
                     {"type": _words(claims, name), "name": _words(claims, vocabulary.metric(name).title), "value": _Number(claims, name)}
@@ -86,6 +90,10 @@ def _results(contents: Contents, claims: Claims, metrics: list[str]) -> dict[str
             }
         ],
     }
+
+
+def _task(contents: Contents) -> str:
+    return str(contents.setting("task", "text-classification"))
 
 
 class _Number:
@@ -120,6 +128,7 @@ def _view(contents: Contents, plain: Claims) -> dict[str, Any]:
     rows = [row for row in tables.class_rows(contents) if row.n > 0]
     return {
         "run": contents,
+        "of_classes": contents.kind in OF_CLASSES,
         "predictions": PREDICTIONS,
         "headline": story.headline(contents),
         "folded": story.folded(contents),

@@ -125,6 +125,20 @@ def calibration_plot(bins: Sequence[Bin]) -> Plot:
     )
 
 
+def scatter_plot(points: Sequence[tuple[float, float]]) -> Plot:
+    """Predicted against true numbers on equal axes, with the line on which they are the same."""
+    values = [value for point in points for value in point]
+    unit = _padded(min(values), max(values), False)
+    at = tuple(Tick(_x(v, unit), v) for v in ticks(*unit, 5))
+    return Plot(
+        line="",
+        marks=tuple(Mark(_x(x, unit), _y(y, unit), 2.0, i) for i, (x, y) in enumerate(points)),
+        x_ticks=at,
+        y_ticks=tuple(Tick(_y(v, unit), v) for v in ticks(*unit, 5)),
+        diagonal=f"{_x(unit[0], unit)},{_y(unit[0], unit)} {_x(unit[1], unit)},{_y(unit[1], unit)}",
+    )
+
+
 def silhouette(counts: Sequence[int]) -> Plot:
     """Rows of every class as bars, the largest class first."""
     ordered = sorted(counts, reverse=True)

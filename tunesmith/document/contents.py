@@ -13,6 +13,7 @@ import yaml
 
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir
+from tunesmith.spec.kinds import Kind, kind_of
 
 STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate", "crossvalidate")
 PREDICTIONS = "predictions/test.parquet"
@@ -66,14 +67,19 @@ class Contents:
         return str(self.setting("name", self.path.name))
 
     @property
+    def kind(self) -> Kind:
+        """What a row's label is."""
+        return kind_of(str(self.setting("task", "text-classification")), bool(self.setting("data.multi_label", False)))
+
+    @property
     def multi_label(self) -> bool:
         """True when a row can carry several labels."""
-        return bool(self.setting("data.multi_label", False))
+        return self.kind == "classes"
 
     @property
     def metric(self) -> str:
         """The metric that leads the documents."""
-        return str(self.setting("evaluate.metric") or ("micro_f1" if self.multi_label else "accuracy"))
+        return str(self.setting("evaluate.metric") or {"class": "accuracy", "classes": "micro_f1", "number": "spearman"}[self.kind])
 
     @property
     def baselines(self) -> list[str]:

@@ -106,6 +106,9 @@ def _labels(run: RunDir, name: str) -> Iterator[Check]:
             f"{len(other)} of {len(rows)} rows have another label in {place}, first {rows['id'][other[0]]}",
         )
         return
+    if "probabilities" not in stored.columns:
+        yield Check(1, what, "verified", f"{len(rows)} rows")
+        return
     wrong = [i for i, right in enumerate(_follow(stored, _label_names(run))) if not right]
     if wrong:
         yield Check(1, what, "mismatch", f"{len(wrong)} answers do not follow from their probabilities, first row {stored['id'][wrong[0]]}")
@@ -151,7 +154,7 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
         yield Check(1, what, "skipped", "not the predictions of a split or of a baseline")
         return
     prefix = f"{split}/baseline/{baseline[0]}" if baseline else split
-    judging = Judging(_label_names(run), spec.evaluate, spec.seed, prefix)
+    judging = Judging(spec.kind, _label_names(run), spec.evaluate, spec.seed, prefix)
     predictions = pl.read_parquet(run.path / name)
     again = fold_findings(predictions, judging) if prefix == FOLDS else findings_of(predictions, judging)
     if prefix == "test":
@@ -216,6 +219,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
     if not len(stored):
         yield Check(2, what, "verified", "no rows")
         return
+    if "probabilities" not in stored.columns:
+        yield _same_numbers(stored, again, what)
+        return
     before, now = (np.array(table["probabilities"].to_list(), dtype=np.float64) for table in (stored, again))
     if before.shape != now.shape or not np.isfinite(now).all():
         yield Check(2, what, "mismatch", "the weights give other classes, or no finite probabilities")
@@ -240,6 +246,17 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
             "verified",
             f"{len(stored)} rows, probabilities agree within {PROBABILITY_TOLERANCE:g} (largest difference {largest:.2g})",
         )
+
+
+def _same_numbers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Predicted numbers against those of the weights, within a share of their spread."""
+    before, now = (table["predicted"].to_numpy() for table in (stored, again))
+    tolerance = PROBABILITY_TOLERANCE * max(float(np.std(before)), 1e-12)
+    off = ~(np.abs(before - now) <= tolerance)
+    if off.any():
+        first = stored["id"][int(off.argmax())]
+        return Check(2, what, "mismatch", f"{int(off.sum())} of {len(stored)} rows have another number, first {first}")
+    return Check(2, what, "verified", f"{len(stored)} rows, numbers agree within {tolerance:.2g}")
 
 
 def _undecided(probabilities_NC: np.ndarray, stored: pl.DataFrame) -> np.ndarray:

@@ -10,6 +10,7 @@ from tunesmith.document import charts, story, tables, vocabulary
 from tunesmith.document.claims import Claims, html_document
 from tunesmith.document.contents import PREDICTIONS, Contents
 from tunesmith.document.templating import rendered
+from tunesmith.spec.kinds import OF_CLASSES
 
 WORST_CLASSES = 15
 MATRIX_CLASSES = 12
@@ -44,6 +45,7 @@ def _data_view(contents: Contents) -> dict[str, Any]:
     """What the sections about data walk over."""
     return {
         "run": contents,
+        "of_classes": contents.kind in OF_CLASSES,
         "is_pair": story.is_pair(contents),
         "files": story.files(contents),
         "file_names": story.file_names(contents),
@@ -68,7 +70,7 @@ def _view(contents: Contents) -> dict[str, Any]:
         "seconds_total": story.seconds_total(contents),
         "command": shlex.quote(f"runs/{contents.name}"),
         **_classes(contents),
-        **_confusion(contents),
+        **(_confusion(contents) if contents.kind in OF_CLASSES else _numbers(contents)),
         **_curves(contents),
         **_settings(contents),
     }
@@ -83,7 +85,7 @@ def _spans(contents: Contents) -> dict[str, Any] | None:
     if not shown or shown[0][0] != headline.id:
         return None
     places, ends = charts.spans([(float(f.value or 0), f.interval) for _, f in shown])
-    titles = {headline.id: "this model", **{c.id: vocabulary.BASELINE_NAMES.get(c.name, c.title) for c in headline.comparisons}}
+    titles = {headline.id: "this model", **{c.id: vocabulary.baseline_name(c.name, contents.kind) for c in headline.comparisons}}
     return {"rows": [(name, titles[name], place) for (name, _), place in zip(shown, places, strict=True)], "ends": ends}
 
 
@@ -105,6 +107,17 @@ def _confusion(contents: Contents) -> dict[str, Any]:
         "bins": (bins := tables.calibration(contents)),
         "calibration_plot": charts.calibration_plot(bins) if bins else None,
         "mistakes": tables.mistakes(contents),
+        "errors": [],
+    }
+
+
+def _numbers(contents: Contents) -> dict[str, Any]:
+    points = tables.scatter(contents.test)
+    return {
+        "scatter": charts.scatter_plot(points) if points else None,
+        "bands": tables.bands(contents.test),
+        "errors": tables.largest_errors(contents),
+        "mistakes": [],
     }
 
 

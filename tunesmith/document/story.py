@@ -133,7 +133,7 @@ def seconds_total(contents: Contents) -> float:
 
 def _comparison(contents: Contents, identity: str, name: str, lower: bool) -> Comparison:
     difference = contents.findings.get(f"{identity}/difference")
-    return Comparison(name, vocabulary.baseline(name, contents.multi_label), identity, _verdict(difference, lower))
+    return Comparison(name, vocabulary.baseline(name, contents.kind), identity, _verdict(difference, lower))
 
 
 def _verdict(difference: Finding | None, lower: bool) -> Verdict:

@@ -9,6 +9,7 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.document import story, tables, vocabulary
 from tunesmith.document.contents import Contents
 from tunesmith.document.formats import Form, between, formatted, setting
+from tunesmith.spec.kinds import OF_CLASSES
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def _score(contents: Contents) -> list[Row]:
         value, _ = _shown(contents, comparison.id, "score")
         difference, note = _shown(contents, comparison.difference, "difference")
         about = f"difference {difference}{f', {note}' if note else ''}"
-        rows.append(Row("score", f"  {vocabulary.BASELINE_NAMES.get(comparison.name, comparison.title)}", value, about))
+        rows.append(Row("score", f"  {vocabulary.baseline_name(comparison.name, contents.kind)}", value, about))
     if folded := story.folded(contents):
         spread = " to ".join(_shown(contents, f"folds/{end}", "score")[0] for end in ("lowest", "highest"))
         value, about = _shown(contents, folded.id, "score")
@@ -64,7 +65,11 @@ def _data(contents: Contents) -> list[Row]:
         action, changed = contents.quality["action"], _shown(contents, "labels/changed", "count")[0]
         treated = "" if action == "report" else f"{changed} {vocabulary.SUSPECT_RULES[action]}; "
         rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see review/suspects.csv"))
-    rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
+    if contents.kind in OF_CLASSES:
+        rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
+    else:
+        ends = " to ".join(_shown(contents, f"data/numbers/train/{end}", "plain")[0] for end in ("min", "max"))
+        rows.append(Row("data", "numbers", ends, f"mean {_shown(contents, 'data/numbers/train/mean', 'plain')[0]}"))
     cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
     if any(finding is not None and finding.value for finding in cut):
         shown = ", ".join(f"{_value(f, 'count')} {title}" for f, title in zip(cut, vocabulary.SPLITS.values(), strict=True))

@@ -15,6 +15,7 @@ from tunesmith.document.contents import Contents
 
 BINS = 15  # as the calibration error has them
 CURVE_POINTS = 120
+SCATTER_POINTS, BANDS = 600, 5
 RANGE_FILE = "data/range_test.json"
 
 
@@ -59,6 +60,29 @@ class Mistake:
     true: list[str]
     predicted: list[str]
     confidence: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """Test rows with true numbers from `low` to `high`: how many, their means, and their mean absolute error."""
+
+    low: float
+    high: float
+    n: int
+    true: float
+    predicted: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A test row whose number was missed."""
+
+    text: str
+    text_pair: str
+    true: float
+    predicted: float
     source: str
 
 
@@ -129,6 +153,39 @@ def mistakes(contents: Contents) -> list[Mistake]:
     wrong = wrong.head(int(contents.setting("evaluate.mistakes", 20)))
     by_id = {row["id"]: row for row in texts.filter(pl.col("id").is_in(wrong["id"].implode())).iter_rows(named=True)} if len(texts) else {}
     return [_mistake(row, by_id.get(row["id"], {}), lists) for row in wrong.iter_rows(named=True)]
+
+
+def scatter(predictions: pl.DataFrame) -> list[tuple[float, float]]:
+    """(true, predicted) of the test rows; of every k-th row in the order of the true numbers where there are many."""
+    if predictions.is_empty():
+        return []
+    ordered = predictions.sort("label", "id").gather_every(-(-len(predictions) // SCATTER_POINTS))
+    return list(ordered.select("label", "predicted").iter_rows())
+
+
+def bands(predictions: pl.DataFrame) -> list[Band]:
+    """The test rows in fifths by their true number, equal numbers together; what the model said of each."""
+    if predictions.is_empty():
+        return []
+    label = pl.col("label")
+    part = ((label.rank("min") - 1) * BANDS / pl.len()).floor()
+    told = predictions.group_by(part.alias("band")).agg(
+        label.min().alias("low"), label.max().alias("high"), pl.len(), label.mean().alias("true"),
+        pl.col("predicted").mean().alias("said"), (pl.col("predicted") - label).abs().mean().alias("error"),
+    )  # fmt: skip
+    return [Band(*row) for row in told.sort("band").drop("band").iter_rows()]
+
+
+def largest_errors(contents: Contents) -> list[Miss]:
+    """The test rows whose number was missed by most, as many as the spec asks for, with their texts."""
+    if contents.test.is_empty():
+        return []
+    off = (pl.col("predicted") - pl.col("label")).abs()
+    worst = contents.test.sort(off, "id", descending=[True, False]).head(int(contents.setting("evaluate.mistakes", 20)))
+    texts = contents.test_texts
+    by_id = {row["id"]: row for row in texts.filter(pl.col("id").is_in(worst["id"].implode())).iter_rows(named=True)} if len(texts) else {}
+    rows = [(row, by_id.get(row["id"], {})) for row in worst.iter_rows(named=True)]
+    return [Miss(t.get("text", ""), t.get("text_pair") or "", row["label"], row["predicted"], t.get("source", "")) for row, t in rows]
 
 
 def loss_curve(contents: Contents) -> list[tuple[float, float]]:

@@ -28,14 +28,26 @@ METRICS: dict[str, Metric] = {
     "log_loss": Metric("log loss", "how surprised the model is by the right label", True),
     "ece": Metric("calibration error", "average gap between confidence and how often it is right", True),
     "brier": Metric("Brier score", "squared distance between probabilities and the truth", True),
+    "spearman": Metric("Spearman correlation", "whether rows come in the right order; one is the right order, nought is chance"),
+    "pearson": Metric("Pearson correlation", "whether predicted and true numbers lie on a line; one is a line, nought is chance"),
+    "rmse": Metric("root mean squared error", "size of the errors, in the unit of the numbers; large errors count more", True),
+    "mae": Metric("mean absolute error", "how far a prediction is from the truth on average, in the unit of the numbers", True),
+    "mse": Metric("mean squared error", "squared size of the errors on average", True),
+    "r2": Metric("R squared", "share of the variance of the numbers that the predictions explain; nought is what their mean would"),
 }
 
 BASELINES = {
     "majority": "always answering the most frequent class",
     "features": "logistic regression on frozen features",
 }
-MULTI_LABEL_BASELINES = {"majority": "always giving the labels that most rows have"}
+OTHER_BASELINES: dict[str, dict[str, str]] = {
+    "classes": {"majority": "always giving the labels that most rows have"},
+    "number": {"majority": "always answering the mean of the training numbers", "features": "ridge regression on frozen features"},
+}
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
+OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}}
+NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
+           "deviation": "standard deviation"}  # fmt: skip
 
 STAGES = {
     "prepare": "reads, cleans and splits the tables",
@@ -95,6 +107,11 @@ def metric(name: str) -> Metric:
     return METRICS.get(name, Metric(name.replace("_", " "), ""))
 
 
-def baseline(name: str, multi_label: bool = False) -> str:
+def baseline(name: str, kind: str = "class") -> str:
     """What a baseline does, to follow "than"."""
-    return (MULTI_LABEL_BASELINES if multi_label else {}).get(name) or BASELINES.get(name, name.replace("_", " "))
+    return OTHER_BASELINES.get(kind, {}).get(name) or BASELINES.get(name, name.replace("_", " "))
+
+
+def baseline_name(name: str, kind: str = "class") -> str:
+    """A baseline in two words."""
+    return OTHER_BASELINE_NAMES.get(kind, {}).get(name) or BASELINE_NAMES.get(name, name.replace("_", " "))

@@ -1,4 +1,4 @@
-"""What a model has to beat: the most frequent class, and logistic regression on frozen features.
+"""What a model has to beat: the most frequent class or the mean number, and a regression on frozen features.
 
 Shape suffixes: N = rows, C = classes, E = width.
 """
@@ -13,19 +13,22 @@ import torch
 from torch import Tensor
 
 from tunesmith.evaluate.metrics import fast_score
-from tunesmith.models.linear import Chosen, Linear, Penalty, choose_logistic, fit_logistic
-from tunesmith.tasks.base import Task
+from tunesmith.models.linear import Chosen, Linear, Penalty, choose_logistic, fit_logistic, fit_ridge
+from tunesmith.tasks.base import NOTHING, Task
 
 BASELINE_STRENGTHS = (0.1, 1.0)
+RIDGE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def majority(task: Task, train: pl.DataFrame, rows: pl.DataFrame, classes: int) -> pl.DataFrame:
-    """Predictions that give every row the class frequencies of the training rows (per label, when there are several)."""
+    """Predictions that give every row the class frequencies of the training rows (per label, when there are several), or their mean."""
     targets = task.targets(train)
+    if task.kind == "number":
+        return rows.select("id", "label").hstack(task.decode(torch.full((len(rows), 1), float(targets.mean())), NOTHING))
     shares_C = np.bincount(targets, minlength=classes) / len(targets) if targets.ndim == 1 else targets.mean(0)
     shares_C = np.clip(shares_C, 1e-6, 1 - 1e-6)
     logits_C = np.log(shares_C) if targets.ndim == 1 else np.log(shares_C / (1 - shares_C))
-    return rows.select("id", "label").hstack(task.decode(torch.tensor(logits_C).expand(len(rows), -1)))
+    return rows.select("id", "label").hstack(task.decode(torch.tensor(logits_C).expand(len(rows), -1), NOTHING))
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,16 @@ class Rows:
     targets: np.ndarray
 
 
-def features(train: Rows, validation: Rows, classes: int) -> Chosen:
-    """Logistic regression on frozen features, its strength chosen by validation log loss: the probe to be beaten."""
-    multi_label = train.targets.ndim == 2
+def features(task: Task, train: Rows, validation: Rows) -> Chosen:
+    """A regression on frozen features, its strength chosen by validation log loss (numbers: squared error): the probe to be beaten."""
+    name, classes = ("mse", 1) if task.kind == "number" else ("log_loss", len(task.labels))
 
     def score(linear: Linear) -> float:
-        logits_NC = linear(validation.features_NE)
-        probabilities = torch.sigmoid(logits_NC) if multi_label else torch.softmax(logits_NC, -1)
-        return -fast_score("log_loss", validation.targets, probabilities.double().numpy(), multi_label)
+        return -fast_score(name, task.kind, validation.targets, task.scores(linear(validation.features_NE), NOTHING))
 
-    return choose_logistic(
-        lambda penalty: fit_logistic(train.features_NE, train.targets, classes, penalty), Penalty(), score, BASELINE_STRENGTHS
-    )
+    def fitted(penalty: Penalty) -> Linear:
+        if task.kind == "number":
+            return fit_ridge(train.features_NE, train.targets, penalty)
+        return fit_logistic(train.features_NE, train.targets, classes, penalty)
+
+    return choose_logistic(fitted, Penalty(), score, RIDGE_STRENGTHS if task.kind == "number" else BASELINE_STRENGTHS)

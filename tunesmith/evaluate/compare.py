@@ -11,14 +11,20 @@ import polars as pl
 from tunesmith.core.errors import RunError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import existing_run
-from tunesmith.evaluate.answers import Answers, answers_from_table
+from tunesmith.evaluate.answers import Answers
 from tunesmith.evaluate.intervals import Estimate, Resampling, holm, mcnemar_p, paired_differences
-from tunesmith.evaluate.metrics import Metric, metrics_for
+from tunesmith.evaluate.kinds import answered
+from tunesmith.evaluate.metrics import Answered, Metric, metrics_for
 from tunesmith.spec.defaults import read_resolved
+from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Spec
 
 PREDICTIONS = "predictions/test.parquet"
-MAIN = (("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"), ("micro_f1", "macro_f1", "subset_accuracy", "log_loss", "ece"))
+MAIN: dict[Kind, tuple[str, ...]] = {
+    "class": ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"),
+    "classes": ("micro_f1", "macro_f1", "subset_accuracy", "log_loss", "ece"),
+    "number": ("spearman", "pearson", "rmse", "mae"),
+}
 COLUMNS = ("run", "metric", "first run", "this run", "difference", "interval", "rows")
 
 
@@ -36,7 +42,8 @@ class Difference:
 class Comparison:
     """A run against the first one. `rows` are those compared; the other counts say how many were left out, and why.
 
-    `mcnemar_p` compares which rows each got right; `corrected_p` is that p after Holm's correction over all runs compared.
+    `mcnemar_p` compares which rows each got right; `corrected_p` is that p after Holm's correction over all runs compared. Numbers are not
+    right or wrong, and have neither.
     """
 
     run: str
@@ -46,8 +53,8 @@ class Comparison:
     only_in_run: int
     other_label: int
     differences: tuple[Difference, ...]
-    mcnemar_p: float
-    corrected_p: float
+    mcnemar_p: float | None
+    corrected_p: float | None
 
     @property
     def note(self) -> str:
@@ -63,7 +70,8 @@ class Comparison:
     def __str__(self) -> str:
         lines = [f"{self.run} against {self.first} on {self.rows} test rows"]
         lines += [f"  {' '.join(row[1:6])}" for row in as_table([self])]
-        lines.append(f"  McNemar p {self.mcnemar_p:.4g}, corrected for the number of runs {self.corrected_p:.4g}")
+        if self.mcnemar_p is not None:
+            lines.append(f"  McNemar p {self.mcnemar_p:.4g}, corrected for the number of runs {self.corrected_p:.4g}")
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
 
 
@@ -87,8 +95,9 @@ def compare_runs(paths: list[Path]) -> list[Comparison]:
         raise RunError(Issue("compare", "needs at least two runs", str(len(paths)), "Name another run directory."))
     first, *others = [_tested(path) for path in paths]
     comparisons = [_compare(first, other) for other in others]
-    corrected = holm([c.mcnemar_p for c in comparisons])
-    return [replace(c, corrected_p=p) for c, p in zip(comparisons, corrected, strict=True)]
+    given = [c.mcnemar_p for c in comparisons if c.mcnemar_p is not None]
+    corrected = iter(holm(given))
+    return [c if c.mcnemar_p is None else replace(c, corrected_p=next(corrected)) for c in comparisons]
 
 
 def as_table(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
@@ -122,8 +131,9 @@ def _tested(path: Path) -> _Tested:
 
 
 def _compare(first: _Tested, other: _Tested) -> Comparison:
-    if first.predictions.schema["label"] != other.predictions.schema["label"]:
-        found = "one label a row in one run and several in the other"
+    if first.spec.kind != other.spec.kind:
+        words = {"class": "one label a row", "classes": "several labels a row", "number": "numbers"}
+        found = f"{words[first.spec.kind]} in one run and {words[other.spec.kind]} in the other"
         raise RunError(Issue(f"{first.name} and {other.name}", "must have the same kind of labels", found))
     in_both = first.predictions.join(other.predictions.select("id", pl.col("label").alias("_label")), on="id", maintain_order="left")
     agreed = in_both.filter(pl.col("label") == pl.col("_label")).select("id")
@@ -132,7 +142,7 @@ def _compare(first: _Tested, other: _Tested) -> Comparison:
     labels = sorted({*first.labels, *other.labels})
     one, two = (_answers(run, agreed, labels) for run in (first, other))
     options = first.spec.evaluate
-    metrics = _main_metrics(first.spec, one)
+    metrics = _main_metrics(first.spec)
     estimated = paired_differences(two, one, metrics, Resampling(first.spec.seed, options.resamples, options.confidence))
     return Comparison(
         run=other.name,
@@ -142,28 +152,28 @@ def _compare(first: _Tested, other: _Tested) -> Comparison:
         only_in_run=len(other.predictions) - len(in_both),
         other_label=len(in_both) - len(agreed),
         differences=tuple(Difference(m, _value(m, one), _value(m, two), estimated[name]) for name, m in metrics.items()),
-        mcnemar_p=mcnemar_p(two.right_N, one.right_N),
-        corrected_p=1.0,
+        mcnemar_p=mcnemar_p(two.right_N, one.right_N) if isinstance(one, Answers) and isinstance(two, Answers) else None,
+        corrected_p=None,
     )
 
 
-def _answers(run: _Tested, ids: pl.DataFrame, labels: list[str]) -> Answers:
+def _answers(run: _Tested, ids: pl.DataFrame, labels: list[str]) -> Answered:
     """Answers on the given rows in their order; a label that the run does not know gets probability 0."""
     rows = ids.join(run.predictions, on="id", maintain_order="left")
     if run.labels != labels:
         places = [run.labels.index(label) if label in run.labels else None for label in labels]
         widened = [[0.0 if place is None else row[place] for place in places] for row in rows["probabilities"].to_list()]
         rows = rows.with_columns(pl.Series("probabilities", widened, dtype=pl.List(pl.Float32)))
-    return answers_from_table(rows, labels)
+    return answered(rows, run.spec.kind, labels)
 
 
-def _main_metrics(spec: Spec, answers: Answers) -> dict[str, Metric]:
+def _main_metrics(spec: Spec) -> dict[str, Metric]:
     """The deciding metric of the first run, then the main ones."""
-    known = metrics_for(answers.multi_label)
-    names = dict.fromkeys([spec.evaluate.metric or next(iter(known)), *MAIN[answers.multi_label]])
+    known = metrics_for(spec.kind)
+    names = dict.fromkeys([spec.evaluate.metric or next(iter(known)), *MAIN[spec.kind]])
     return {name: known[name] for name in names if name in known}
 
 
-def _value(metric: Metric, answers: Answers) -> float | None:
+def _value(metric: Metric, answers: Answered) -> float | None:
     value = metric.value(answers)
     return None if value != value else value

@@ -11,9 +11,20 @@ import polars as pl
 
 from tunesmith.core.errors import RunError
 from tunesmith.core.records import Artefact, Finding, Issue
-from tunesmith.evaluate.answers import Answers, answers_from_table
-from tunesmith.evaluate.intervals import NO_ROWS, Estimate, Resampling, class_estimates, estimates, mcnemar_p, paired_differences
-from tunesmith.evaluate.metrics import metrics_for
+from tunesmith.evaluate.answers import Answers
+from tunesmith.evaluate.intervals import (
+    NO_ROWS,
+    Estimate,
+    Resampling,
+    class_estimates,
+    clopper_pearson,
+    estimates,
+    mcnemar_p,
+    paired_differences,
+)
+from tunesmith.evaluate.kinds import answered
+from tunesmith.evaluate.metrics import Answered, metrics_for
+from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Evaluate
 
 CLEAN = "clean"
@@ -24,6 +35,7 @@ FOLDS = "folds"
 class Judging:
     """What findings are made with. `prefix` of their ids: "validation", "test", "folds", or "test/baseline/NAME"."""
 
+    kind: Kind
     labels: list[str]
     options: Evaluate
     seed: int
@@ -50,18 +62,22 @@ def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     """The metrics; for a split also its rows; for the test split and for folds also every class.
 
     Args:
-        predictions: columns label, predicted, probabilities; list columns mean that a row can carry several labels.
+        predictions: columns label, predicted, and for classes probabilities; for numbers also low and high, where there are intervals.
         judging: what to make the findings with.
 
     Raises:
         RunError: the predictions do not fit the labels, or hold no finite numbers.
     """
-    answers = answers_from_table(predictions, judging.labels)
+    answers = answered(predictions, judging.kind, judging.labels)
     findings = [] if "/" in judging.prefix else [_rows(answers, judging)]
-    metrics = metrics_for(answers.multi_label)
+    metrics = metrics_for(judging.kind)
     for name, estimate in estimates(answers, metrics, judging.resampling).items():
         findings.append(_finding(name, f"{metrics[name].title} {judging.subject}", len(answers), estimate, judging))
-    return findings + (_classes(answers, judging) if judging.prefix in ("test", FOLDS) else [])
+    if isinstance(answers, Answers) and judging.prefix in ("test", FOLDS):
+        findings += _classes(answers, judging)
+    if "low" in predictions.columns and judging.prefix == "test":
+        findings += _intervals(predictions, judging)
+    return findings
 
 
 def clean_findings(predictions: pl.DataFrame, leaking: pl.Series, judging: Judging) -> list[Finding]:
@@ -86,18 +102,35 @@ def differences(model: pl.DataFrame, baseline: pl.DataFrame, judging: Judging) -
     """
     if not (model["id"].equals(baseline["id"]) and model["label"].equals(baseline["label"])):
         raise RunError(Issue(judging.prefix, "must answer the rows of the model, in the same order", "other ids or labels"))
-    ours, theirs = (answers_from_table(table, judging.labels) for table in (model, baseline))
-    metrics, name = metrics_for(ours.multi_label), judging.prefix.rsplit("/", 1)[-1]
+    ours, theirs = (answered(table, judging.kind, judging.labels) for table in (model, baseline))
+    metrics, name = metrics_for(judging.kind), judging.prefix.rsplit("/", 1)[-1]
     findings = []
     for metric, estimate in paired_differences(ours, theirs, metrics, judging.resampling).items():
         claim = f"{metrics[metric].title}: the model minus the baseline {name}, on the same rows"
         findings.append(_finding(f"{metric}/difference", claim, len(ours), estimate, judging))
+    if not (isinstance(ours, Answers) and isinstance(theirs, Answers)):
+        return findings
     claim = f"McNemar's exact test: chance of so uneven a split between the model and the baseline {name} if they were equally often right"
     p = Estimate(mcnemar_p(ours.right_N, theirs.right_N)) if len(ours) else Estimate(None, note=NO_ROWS)
     return [*findings, _finding("mcnemar_p", claim, len(ours), p, judging)]
 
 
-def _rows(answers: Answers, judging: Judging) -> Finding:
+def _intervals(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
+    """How often the truth lies in its interval, and how wide the intervals are."""
+    inside = predictions.select((pl.col("label") >= pl.col("low")) & (pl.col("label") <= pl.col("high"))).to_series()
+    width, n = (predictions["high"] - predictions["low"]).mean(), len(inside)
+    if not n:
+        return [_finding("intervals/coverage", "Rows whose number lies in its interval", 0, Estimate(None, note=NO_ROWS), judging)]
+    hits = int(inside.sum())
+    share = Estimate(hits / n, clopper_pearson(hits, n, judging.options.confidence))
+    claim = f"Share of rows {judging.subject} whose number lies in its interval; {judging.options.confidence:g} is asked for"
+    return [
+        _finding("intervals/coverage", claim, n, share, judging),
+        _finding("intervals/width", f"Width of the intervals {judging.subject}", n, Estimate(float(width)), judging),  # type: ignore[arg-type]
+    ]
+
+
+def _rows(answers: Answered, judging: Judging) -> Finding:
     return Finding(f"{judging.prefix}/rows", f"Rows {judging.subject}", len(answers), "rows", len(answers), artefact=judging.artefact)
 
 

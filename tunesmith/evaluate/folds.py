@@ -8,8 +8,8 @@ import statistics
 import polars as pl
 
 from tunesmith.core.records import Finding
-from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.evaluate import FOLDS, Judging, findings_of
+from tunesmith.evaluate.kinds import answered
 from tunesmith.evaluate.metrics import metrics_for
 
 NO_SCORE = "the metric is not defined on the rows of this fold"
@@ -29,8 +29,8 @@ def fold_findings(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     scores: list[float] = []
     told = []
     for number in sorted(predictions["fold"].unique().to_list()):
-        answers = answers_from_table(predictions.filter(pl.col("fold") == number), judging.labels)
-        metric = metrics_for(answers.multi_label)[str(judging.options.metric)]
+        answers = answered(predictions.filter(pl.col("fold") == number), judging.kind, judging.labels)
+        metric = metrics_for(judging.kind)[str(judging.options.metric)]
         value = metric.value(answers)
         claim = f"{metric.title} of fold {number}"
         told.append(_finding(f"score/{number}", claim, value, len(answers), judging, NO_SCORE))

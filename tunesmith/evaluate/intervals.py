@@ -14,7 +14,7 @@ from scipy.special import bdtr, betaincinv
 
 from tunesmith.core.seeding import seed_for
 from tunesmith.evaluate.answers import Answers, Bools, Floats
-from tunesmith.evaluate.metrics import Metric, Sample, Statistic, class_scores
+from tunesmith.evaluate.metrics import Answered, Metric, Sample, Statistic, class_scores
 
 CHUNK_ELEMENTS = 2**21
 RANKING_BUDGET = 2 * 10**9
@@ -59,14 +59,14 @@ class ClassEstimates:
     f1: Estimate
 
 
-def estimates(answers: Answers, metrics: Mapping[str, Metric], resampling: Resampling) -> dict[str, Estimate]:
+def estimates(answers: Answered, metrics: Mapping[str, Metric], resampling: Resampling) -> dict[str, Estimate]:
     """Every metric with its percentile bootstrap interval."""
     limits = {name: _limit(name, answers, resampling) for name in metrics}
     drawn = replicates([answers], {name: m.statistic for name, m in metrics.items()}, limits, resampling.seed)
     return {name: _estimate(metric, answers, drawn[name][0], resampling) for name, metric in metrics.items()}
 
 
-def paired_differences(model: Answers, baseline: Answers, metrics: Mapping[str, Metric], resampling: Resampling) -> dict[str, Estimate]:
+def paired_differences(model: Answered, baseline: Answered, metrics: Mapping[str, Metric], resampling: Resampling) -> dict[str, Estimate]:
     """Every metric's difference, model minus baseline, where both answer the same rows in the same order."""
     assert len(model) == len(baseline), "paired means the same rows"
     limits = {name: _limit(name, model, resampling) for name in metrics}
@@ -100,7 +100,7 @@ def class_estimates(answers: Answers, resampling: Resampling) -> list[ClassEstim
     return out
 
 
-def replicates(sets: Sequence[Answers], statistics: Mapping[str, Statistic], limits: Mapping[str, int], seed: int) -> dict[str, Floats]:
+def replicates(sets: Sequence[Answered], statistics: Mapping[str, Statistic], limits: Mapping[str, int], seed: int) -> dict[str, Floats]:
     """Each statistic on its number of resamples, (A, R) or (A, R, C). The same resamples for every set and statistic."""
     parts: dict[str, list[Floats]] = {name: [] for name in statistics}
     done = 0
@@ -155,7 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _limit(name: str, answers: Answers, resampling: Resampling) -> int:
+def _limit(name: str, answers: Answered, resampling: Resampling) -> int:
     """Resamples that a metric gets. Only the ROC AUC, which must walk every row of every class, can get fewer."""
     if not len(answers):
         return 0
@@ -165,7 +165,7 @@ def _limit(name: str, answers: Answers, resampling: Resampling) -> int:
     return min(resampling.resamples, affordable) if affordable >= FEWEST_RESAMPLES else 0
 
 
-def _estimate(metric: Metric, answers: Answers, drawn_R: Floats, resampling: Resampling) -> Estimate:
+def _estimate(metric: Metric, answers: Answered, drawn_R: Floats, resampling: Resampling) -> Estimate:
     if not len(answers):
         return Estimate(None, note=NO_ROWS)
     shares_of = len(answers) if metric.is_row_share else None
@@ -181,16 +181,17 @@ def _interval(value: float, drawn_R: Floats, resampling: Resampling, shares_of: 
     return _with_percentiles(value, drawn_R, resampling)
 
 
-def _difference(metric: Metric, pair: tuple[Answers, Answers], drawn_AR: Floats, resampling: Resampling) -> Estimate:
+def _difference(metric: Metric, pair: tuple[Answered, Answered], drawn_AR: Floats, resampling: Resampling) -> Estimate:
     model, baseline = pair
     if not len(model):
         return Estimate(None, note=NO_ROWS)
     value = metric.value(model) - metric.value(baseline)
     if np.isnan(value):
         return Estimate(None, note=metric.undefined)
-    outcome_N = model.right_N.astype(np.int64) - baseline.right_N
-    if metric.is_row_share and (outcome_N == outcome_N[0]).all():
-        return Estimate(value, _one_outcome(int(outcome_N[0]), len(model), resampling.confidence), NO_DISAGREEMENT)
+    if metric.is_row_share and isinstance(model, Answers) and isinstance(baseline, Answers):
+        outcome_N = model.right_N.astype(np.int64) - baseline.right_N
+        if (outcome_N == outcome_N[0]).all():
+            return Estimate(value, _one_outcome(int(outcome_N[0]), len(model), resampling.confidence), NO_DISAGREEMENT)
     return _with_percentiles(value, drawn_AR[0] - drawn_AR[1], resampling)
 
 

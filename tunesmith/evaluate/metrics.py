@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from_arrays
+from tunesmith.evaluate.numbers import Numbers, ranks, weighted_correlation
+from tunesmith.spec.kinds import Kind
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The same answers, counted `weights_RN` times each: a row of weights is a resample."""
+    """The same answers, counted `weights_RN` times each: a row of weights is a resample. `answers` are of the metric's kind."""
 
-    answers: Answers
+    answers: Any
     weights_RN: Floats
 
     @classmethod
-    def whole(cls, answers: Answers) -> Sample:
+    def whole(cls, answers: Answered) -> Sample:
         """Every row once."""
         return cls(answers, np.ones((1, len(answers))))
 
@@ -82,6 +85,8 @@ class Sample:
 
 
 Statistic = Callable[[Sample], Floats]
+Answered = Answers | Numbers
+"""Labels and predictions of some rows."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Metric:
     is_row_share: bool = False
     undefined: str = "no row carries a label and none was given one"
 
-    def value(self, answers: Answers) -> float:
+    def value(self, answers: Answered) -> float:
         """The metric on the rows as they are; NaN when it has no value."""
         return float(self.statistic(Sample.whole(answers))[0]) if len(answers) else float("nan")
 
@@ -118,16 +123,18 @@ class ClassScores:
     f1: Floats
 
 
-def metrics_for(multi_label: bool) -> dict[str, Metric]:
-    """Metrics by name in the order of display; the first one decides."""
-    return MANY_LABELS if multi_label else ONE_LABEL
+def metrics_for(kind: Kind) -> dict[str, Metric]:
+    """Metrics for a kind of labels, by name in the order of display; the first one decides."""
+    return METRICS[kind]
 
 
-def fast_score(name: str, targets: npt.NDArray[np.generic], probabilities_NC: npt.NDArray[np.floating], multi_label: bool) -> float:
-    """The named metric of probabilities against class ids (N,) or a 0/1 matrix (N, C). NaN when it has no value."""
-    if not np.isfinite(probabilities_NC).all():
+def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating]) -> float:
+    """The named metric of what a task's `scores` gives, against its targets. NaN when it has no value."""
+    if not np.isfinite(scores).all():
         return float("nan")
-    return metrics_for(multi_label)[name].value(answers_from_arrays(targets, probabilities_NC))
+    if kind == "number":
+        return METRICS[kind][name].value(Numbers(targets.astype(np.float64), scores.astype(np.float64)))
+    return METRICS[kind][name].value(answers_from_arrays(targets, scores))
 
 
 def confusion_matrix(answers: Answers) -> Ids:
@@ -218,6 +225,18 @@ def _ece(sample: Sample) -> Floats:
     return np.asarray(np.abs(sample.weights_RN @ sample.answers.calibration_gap_NB).sum(1) / sample.rows_R)
 
 
+def _spearman(sample: Sample) -> Floats:
+    true, predicted = (ranks(sample.weights_RN, ties) for ties in sample.answers.ties)
+    return weighted_correlation(sample.weights_RN, true, predicted)
+
+
+def _r2(sample: Sample) -> Floats:
+    """NaN where the true numbers do not vary."""
+    labels_N = sample.answers.labels
+    spread = sample.mean(labels_N**2) - sample.mean(labels_N) ** 2
+    return 1 - _or_nan(sample.mean(sample.answers.error_N**2), np.where(spread > 1e-12 * sample.mean(labels_N**2), spread, 0.0))
+
+
 def _by_name(*metrics: Metric) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
@@ -283,3 +302,31 @@ MANY_LABELS = _by_name(
     MICRO_F1, MACRO_F1, WEIGHTED_F1, SUBSET_ACCURACY, MACRO_PRECISION, MACRO_RECALL, HAMMING_LOSS, ROC_AUC, LOG_LOSS, ECE,
     BRIER_MANY_LABELS,
 )  # fmt: skip
+
+SPEARMAN = Metric(
+    "spearman", "Spearman correlation", "Whether rows come in the right order; one is the right order, nought is chance.", _spearman,
+    lower=-1.0, undefined="all numbers are the same, given or predicted",
+)  # fmt: skip
+PEARSON = Metric(
+    "pearson", "Pearson correlation", "Whether predicted and true numbers lie on a line; one is a line, nought is chance.",
+    lambda sample: weighted_correlation(sample.weights_RN, sample.answers.labels, sample.answers.predicted),
+    lower=-1.0, undefined="all numbers are the same, given or predicted",
+)  # fmt: skip
+MSE = Metric(
+    "mse", "Mean squared error", "Squared difference between predicted and true number, averaged over rows.",
+    lambda sample: sample.mean(sample.answers.error_N**2), higher_is_better=False, upper=None,
+)  # fmt: skip
+RMSE = Metric(
+    "rmse", "Root mean squared error", "Square root of the mean squared error: in the unit of the numbers, large errors counting more.",
+    lambda sample: np.sqrt(sample.mean(sample.answers.error_N**2)), higher_is_better=False, upper=None,
+)  # fmt: skip
+MAE = Metric(
+    "mae", "Mean absolute error", "Difference between predicted and true number, averaged over rows; in their unit.",
+    lambda sample: sample.mean(np.abs(sample.answers.error_N)), higher_is_better=False, upper=None,
+)  # fmt: skip
+R2 = Metric(
+    "r2", "R²", "Share of the variance of the numbers that the predictions explain; nought is what their mean would.", _r2, lower=-np.inf,
+    undefined="all true numbers are the same",
+)  # fmt: skip
+NUMBER = _by_name(SPEARMAN, PEARSON, RMSE, MAE, MSE, R2)
+METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER}

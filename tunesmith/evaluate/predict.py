@@ -12,6 +12,6 @@ from tunesmith.tasks.base import Encoding, Task
 
 def predict(model: Any, task: Task, rows: pl.DataFrame, encoding: Encoding, watch: Watch | None = None) -> pl.DataFrame:
     """Predictions: the columns id and label of `rows` where they have them, then predicted, confidence, probabilities."""
-    predicted = task.decode(predict_logits(model, task, encoding, watch))
+    predicted = task.decode(predict_logits(model, task, encoding, watch), encoding)
     known = [name for name in ("id", "label") if name in rows.columns]
     return rows.select(known).hstack(predicted) if known else predicted

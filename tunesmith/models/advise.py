@@ -48,7 +48,7 @@ def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, confi
     """The Facts that `spec.defaults.resolve` needs, and the lengths behind them. `splits` has train, validation and test."""
     limit = max_length(processor, config)
     lengths = token_lengths(task, splits["train"], processor, limit)
-    tested = label_counts(splits["test"]["label"])
-    fewest = min(tested.get(label, 0) for label in label_counts(splits["train"]["label"]))
+    tested, classes = label_counts(splits["test"]["label"]), label_counts(splits["train"]["label"])
+    fewest = min((tested.get(label, 0) for label in classes), default=len(splits["test"]))
     rows = sum(map(len, splits.values()))
     return Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"])), lengths

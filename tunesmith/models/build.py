@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from tunesmith.models.mean_pool import add_mean_pooling, read_first_token
 from tunesmith.models.quantized import load_options
 from tunesmith.spec.schema import Features, Spec
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.text_regression import Scale, TextRegression
 
 
 def build_model(spec: Spec, task: Task) -> Any:
@@ -47,6 +49,22 @@ def set_head(model: Any, linear: Linear) -> None:
     layer.weight.copy_(linear.weight_CE)
     if layer.bias is not None:
         layer.bias.copy_(linear.bias_C)
+
+
+def in_units(task: Any, model: Any) -> Any:
+    """The task whose unit of numbers the model's head can have: without a bias it cannot take the mean off."""
+    if isinstance(task, TextRegression) and not has_bias(model):
+        return type(task)(pair=task.pair, scale=replace(task.scale, mean=0.0))
+    return task
+
+
+@torch.no_grad()
+def in_plain_numbers(model: Any, scale: Scale) -> None:
+    """Change the output layer so that the model says numbers, not numbers in the unit that it learned in."""
+    layer = output_layer(model, 1)[1]
+    layer.weight.mul_(scale.deviation)
+    if layer.bias is not None:
+        layer.bias.mul_(scale.deviation).add_(scale.mean)
 
 
 def has_bias(model: Any) -> bool:

@@ -17,7 +17,8 @@ from tunesmith.data.batches import length_batches
 from tunesmith.models.anatomy import output_layer
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
-BATCH_ROWS = 64
+BATCH_ROWS, PICTURE_ROWS = 64, 32
+"""Rows of a batch; what a convolution says of 64 pictures does not fit into the caches of a processor."""
 Watch = Callable[[int, int], None]  # (rows done, rows in all)
 Part = tuple[list[int], Tensor]  # row numbers of a batch, and a value for each
 
@@ -30,11 +31,17 @@ class Frozen:
     mean_NE: Tensor
 
 
-def predict_logits(model: Any, task: Task, encoding: Encoding, watch: Watch | None = None) -> Tensor:
-    """Logits (N, C) in float32 on the CPU, in the order of the rows. The model's train/eval mode is left as it was."""
+def predict_logits(model: Any, task: Any, encoding: Encoding, watch: Watch | None = None) -> Any:
+    """What the task's `answer` gives for all rows, in their order: logits (N, C) in float32 on the CPU, or a list with an entry a row.
+
+    The model's train/eval mode is left as it was.
+    """
     with _inference(model):
-        passes = [(numbers, outputs.logits.float().cpu()) for numbers, _, outputs in _passes(model, task, encoding, watch)]
-    return _in_order(passes)
+        passes = [(numbers, task.answer(model, batch)) for numbers, batch in _batches(model, task, encoding, watch)]
+    if all(isinstance(said, Tensor) for _, said in passes):
+        return _in_order(passes)
+    answers = {number: one for numbers, said in passes for number, one in zip(numbers, said, strict=True)}
+    return [answers[number] for number in range(len(encoding.rows))]
 
 
 def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None = None) -> Frozen:
@@ -46,7 +53,8 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
     hook = output.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     try:
         with _inference(model):
-            for numbers, batch, outputs in _passes(model, task, encoding, watch, output_hidden_states=True):
+            for numbers, batch in _batches(model, task, encoding, watch):
+                outputs = model(**batch, output_hidden_states=True)
                 hidden_BTE, mask_BT1 = outputs.hidden_states[-1].float(), batch["attention_mask"].unsqueeze(-1)
                 means.append((numbers, ((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu()))
                 heads.append((numbers, one_per_row(seen.pop(), batch).float().cpu()))
@@ -55,13 +63,18 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
     return Frozen(_in_order(heads), _in_order(means))
 
 
-def _passes(model: Any, task: Task, encoding: Encoding, watch: Watch | None, **options: bool) -> Iterator[tuple[list[int], Batch, Any]]:
-    """Row numbers, batch and outputs, longest rows first."""
+def batch_rows(model: Any) -> int:
+    """Rows of a batch without gradients."""
+    return PICTURE_ROWS if model.main_input_name == "pixel_values" else BATCH_ROWS
+
+
+def _batches(model: Any, task: Task, encoding: Encoding, watch: Watch | None) -> Iterator[tuple[list[int], Batch]]:
+    """Row numbers and batch without targets, longest rows first; a batch counts as done when the next one is asked for."""
     device, done = next(model.parameters()).device, 0
-    for numbers in length_batches(encoding.lengths, BATCH_ROWS, None):
+    for numbers in length_batches(encoding.lengths, batch_rows(model), None):
         batch = task.collate([encoding.rows[n] for n in numbers])
         batch = {name: value.to(device) for name, value in batch.items() if name not in FOR_THE_LOSS}
-        yield numbers, batch, model(**batch, **options)
+        yield numbers, batch
         done += len(numbers)
         if watch:
             watch(done, len(encoding.rows))

@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features, as the weights of a linear layer.
+"""Logistic and ridge regression on frozen features, as the weights of a linear layer.
 
 Shape suffixes: N = rows, E = width, C = classes.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 ITERATIONS = 200
 TOLERANCE = 1e-3
+RIDGE = 1000.0
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
@@ -72,6 +73,27 @@ def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty
     weight /= spread
     bias = (bias - weight @ mean) * penalty.intercept
     return Linear(torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32), converged)
+
+
+def fit_ridge(features_NE: Tensor, targets_N: np.ndarray, penalty: Penalty, weights_N: np.ndarray | None = None) -> Linear:
+    """Least squares with an L2 penalty of N / (1000 · strength) on features scaled to unit spread, solved exactly; one output.
+
+    Args:
+        features_NE: frozen features.
+        targets_N: numbers.
+        penalty: how it is fitted. Without an intercept the bias is 0.
+        weights_N: weight of each row in the loss; 1 when left out.
+    """
+    features, wanted = features_NE.numpy().astype(np.float64), targets_N.astype(np.float64)
+    weights = np.ones(len(features)) if weights_N is None else weights_N.astype(np.float64)
+    total, centre = weights.sum(), float(penalty.intercept)
+    mean, level = weights @ features / total * centre, float(weights @ wanted / total) * centre
+    spread = max(float(features.std()), 1e-12)
+    scaled = (features - mean) / spread
+    gram = (scaled * weights[:, None]).T @ scaled + np.eye(scaled.shape[1]) * total / (RIDGE * penalty.strength)
+    weight = np.linalg.solve(gram, scaled.T @ (weights * (wanted - level))) / spread
+    bias = level - weight @ mean
+    return Linear(torch.tensor(weight[None], dtype=torch.float32), torch.tensor([bias], dtype=torch.float32), True)
 
 
 @dataclass(frozen=True)

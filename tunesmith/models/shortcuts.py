@@ -1,8 +1,8 @@
 """Work that cannot change the result, left out or done faster.
 
 Token embeddings that no row uses, and last-block outputs that no head reads, are left out: tests compare losses,
-gradients and final weights with and without. Dropout on a CPU draws 16 random bits per element instead of a number: the
-same distribution, another stream.
+gradients and final weights with and without. GELU written out in five operators is one. Dropout on a CPU draws 16 random
+bits per element instead of a number: the same distribution, another stream.
 Shape suffixes: B = rows, T = tokens, H = heads, D = width of a head, V = vocabulary.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import NewGELUActivation
 
 from tunesmith.models.anatomy import bert_like_encoder
 from tunesmith.tasks.base import Encoding
@@ -36,6 +37,7 @@ class Shortcuts:
         attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
+        _change_class(model, NewGELUActivation, OneGelu)
         words = model.main_input_name == "input_ids"
         table: Any = model.get_input_embeddings() if words else None
         output = model.get_output_embeddings() if words else None
@@ -51,6 +53,7 @@ class Shortcuts:
             read_all_tokens(self.model)
         attend_plainly(self.model)
         _change_class(self.model, QuickDropout, nn.Dropout)
+        _change_class(self.model, OneGelu, NewGELUActivation)
         if self.compact is not None:
             self.compact.restore(self.model)
 
@@ -78,7 +81,15 @@ def quick_dropout(values: Tensor, p: float) -> Tensor:
     return values * keep.to(values.dtype).mul_(65536 / (65536 - dropped))
 
 
-def _change_class(model: nn.Module, before: type[nn.Dropout], after: type[nn.Dropout]) -> None:
+class OneGelu(NewGELUActivation):  # type: ignore[misc]
+    """GPT-2's GELU, which transformers writes as five operators, as torch's one: the same formula."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
+        """GELU by tanh."""
+        return F.gelu(input, approximate="tanh")
+
+
+def _change_class(model: nn.Module, before: type[nn.Module], after: type[nn.Module]) -> None:
     for module in model.modules():
         if type(module) is before:
             module.__class__ = after

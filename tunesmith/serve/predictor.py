@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE
 from tunesmith.data.open import open_batches
 from tunesmith.data.uniform import uniform_texts
+from tunesmith.evaluate.numbers import INTERVAL, with_intervals
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.base import Encoding
-from tunesmith.tasks.text_classification import TextClassification
+from tunesmith.tasks.make import make_task
 
 CHUNK_ROWS = 4096
 ROW = "__row__"
@@ -34,12 +36,14 @@ ROW = "__row__"
 class Prediction:
     """The predicted label, its probability, and every label's probability.
 
-    In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p).
+    In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p). In a run on numbers `label` is
+    the number, and `interval` its bounds; there are no probabilities.
     """
 
-    label: str | tuple[str, ...]
-    probability: float
-    probabilities: dict[str, float]
+    label: str | tuple[str, ...] | float
+    probability: float | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
 
 
 class Predictor:
@@ -55,7 +59,10 @@ class Predictor:
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
         self.columns: list[str] = list(profile["columns"]["text"])
-        self.task = TextClassification(self.labels, multi_label=self.spec.data.multi_label, pair=len(self.columns) == 2)
+        pair = pl.DataFrame(schema=dict.fromkeys(("text", "text_pair")[: len(self.columns)], pl.String))
+        self.task = make_task(self.spec, self.labels, pair)
+        found = run.findings.get(INTERVAL)
+        self.half = float(found.value) if found is not None and isinstance(found.value, (int, float)) else math.inf
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
         self.model: Any = load_shipped(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
 
@@ -66,21 +73,21 @@ class Predictor:
         if not texts:
             return []
         frame = self.predict_frame(_as_frame(texts, pair=len(self.columns) == 2))
-        return [
-            Prediction(
-                label=tuple(row["predicted"]) if self.task.multi_label else row["predicted"],
-                probability=row["confidence"],
-                probabilities=dict(zip(self.labels, row["probabilities"], strict=True)),
-            )
-            for row in frame.iter_rows(named=True)
-        ]
+        return [self._prediction(row) for row in frame.iter_rows(named=True)]
+
+    def _prediction(self, row: dict[str, Any]) -> Prediction:
+        if self.task.kind == "number":
+            return Prediction(row["predicted"], interval=(row["low"], row["high"]) if "low" in row else None)
+        label = tuple(row["predicted"]) if self.task.kind == "classes" else row["predicted"]
+        return Prediction(label, row["confidence"], dict(zip(self.labels, row["probabilities"], strict=True)))
 
     def predict_frame(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """predicted, confidence, probabilities for rows with the columns text (and text_pair), plus id and label if there.
+        """predicted, confidence, probabilities (numbers: low, high) for rows with the columns text (and text_pair), plus id and label.
 
         Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
-        return predict(self.model, self.task, rows, self.encoded(rows))
+        predicted = predict(self.model, self.task, rows, self.encoded(rows))
+        return with_intervals(predicted, self.half) if self.task.kind == "number" else predicted
 
     def encoded(self, rows: pl.DataFrame) -> Encoding:
         """Rows with the columns text (and text_pair) as token ids, their texts changed as the training rows were."""
@@ -121,13 +128,18 @@ class Predictor:
         index = usable.arg_true()
         predicted = self.predict_frame(texts.filter(usable)) if len(index) else None
         schema = self._schema(top)
-        answers = pl.DataFrame(schema=schema) if predicted is None else _columns(predicted, self.labels, top)
+        if predicted is None:
+            answers = pl.DataFrame(schema=schema)
+        else:
+            answers = predicted.select(list(schema)) if self.task.kind == "number" else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
 
     def _schema(self, top: int) -> dict[str, Any]:
-        label: Any = pl.List(pl.String) if self.task.multi_label else pl.String
+        if self.task.kind == "number":
+            return dict.fromkeys(("predicted", "low", "high") if math.isfinite(self.half) else ("predicted",), pl.Float64)
+        label: Any = pl.List(pl.String) if self.task.kind == "classes" else pl.String
         ranked = {name: kind for k in range(top) for name, kind in ((f"top_{k + 1}", pl.String), (f"top_{k + 1}_probability", pl.Float32))}
         return {"predicted": label, "probability": pl.Float32, **ranked}
 

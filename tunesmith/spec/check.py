@@ -10,7 +10,25 @@ from pathlib import Path
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import archive_of, has_password, is_address
 from tunesmith.spec.heads import LOOPED
-from tunesmith.spec.schema import SGD, Beams, ByColumn, CrossEntropy, Features, Focal, Gradual, Layers, Lora, Mixup, Prompts, Soup, Spec
+from tunesmith.spec.kinds import OF_CLASSES
+from tunesmith.spec.schema import (
+    SGD,
+    Beams,
+    ByColumn,
+    CorrectSuspects,
+    CrossEntropy,
+    DownWeightSuspects,
+    DropSuspects,
+    Features,
+    Focal,
+    Gradual,
+    Layers,
+    Lora,
+    Mixup,
+    Prompts,
+    Soup,
+    Spec,
+)
 
 LOOP_ONLY = (
     "epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "optimizer", "schedule", "warmup_ratio", "weight_decay",
@@ -22,7 +40,8 @@ UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "dis
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    return [*_files(spec), *_data(spec), *_strategy(spec), *_training(spec), *_craft(spec), *_augmentation(spec), *_metric(spec, metrics)]
+    looked_at = (_files, _data, _kind, _strategy, _training, _craft, _augmentation)
+    return [*(issue for look in looked_at for issue in look(spec)), *_metric(spec, metrics)]
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -88,6 +107,31 @@ def _data(spec: Spec) -> list[Issue]:
         if not table and data.model_dump()[share] == 0 and not isinstance(data.split, ByColumn):
             issues.append(Issue(f"data.{share}", f"must be > 0 without data.{split}", "0", f"Give a {split} table or a share."))
     return issues
+
+
+def _kind(spec: Spec) -> list[Issue]:
+    """What has a meaning for classes only, where labels are numbers."""
+    if spec.kind in OF_CLASSES:
+        return []
+    data, train = spec.data, spec.train
+    told = {
+        "data.multi_label": data.multi_label, "data.annotator": data.annotator, "data.label": isinstance(data.label, tuple),
+        "data.decisions": data.decisions, "data.suspects": isinstance(data.suspects, (DropSuspects, CorrectSuspects, DownWeightSuspects)),
+        "data.standardise": [rule for rule in data.standardise if rule.startswith("label")],
+        "train.class_weights": train.class_weights != "none",
+        "train.label_smoothing": train.label_smoothing, "train.loss": not isinstance(train.loss, CrossEntropy),
+        "train.sampling": train.sampling != "none", "train.augment": train.augment, "train.distill": train.distill,
+        "train.regularization": train.regularization, "strategy.kind": isinstance(spec.strategy, Features),
+    }  # fmt: skip
+    remedy = "Remove it, or use task: text-classification."
+    return [Issue(where, f"is for classes, not for {spec.task}", _shown(spec, where), remedy) for where, given in told.items() if given]
+
+
+def _shown(spec: Spec, where: str) -> str:
+    """A setting of the spec as a word or two."""
+    part, name = where.split(".")
+    value = spec.model_dump()[part][name]
+    return str(value["kind"] if isinstance(value, dict) and "kind" in value else value)[:60]
 
 
 def _annotators(spec: Spec, labels: tuple[str, ...]) -> list[Issue]:

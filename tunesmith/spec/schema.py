@@ -25,6 +25,7 @@ from tunesmith.spec.craft import Swa as Swa
 from tunesmith.spec.heads import KNN as KNN
 from tunesmith.spec.heads import MLP as MLP
 from tunesmith.spec.heads import Head as Head
+from tunesmith.spec.kinds import Kind, TaskName, kind_of
 from tunesmith.spec.optimization import SGD as SGD
 from tunesmith.spec.optimization import Adafactor as Adafactor
 from tunesmith.spec.optimization import Adam as Adam
@@ -268,11 +269,11 @@ class Evaluate(Part):
     resamples: int = Field(default=1000, ge=100, le=100000)
     """Bootstrap resamples."""
     baselines: tuple[Literal["majority", "features"], ...] = ("majority", "features")
-    """What the model is compared with: the most frequent class; logistic regression on frozen features."""
+    """What the model is compared with: always the most frequent class, or the mean number; a regression on frozen features."""
     folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
     """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""
     mistakes: int = Field(default=20, ge=0, le=1000)
-    """How many of the most confident mistakes the report shows."""
+    """How many of the worst mistakes the report shows: the most confident ones, or the largest."""
 
 
 class Card(Part):
@@ -310,8 +311,8 @@ class Spec(Part):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.\- ]*$")
     """Name of the run; its directory is runs/NAME."""
-    task: Literal["text-classification"] = "text-classification"
-    """What the model learns to do."""
+    task: TaskName = "text-classification"
+    """What the model learns to do: classes of a text, a number for a text, or a number for how alike two texts are."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random stream of the run derives from it."""
     data: Data
@@ -328,3 +329,8 @@ class Spec(Part):
     """How the result is judged."""
     card: Card = Card()
     """What only a person can say about the model."""
+
+    @property
+    def kind(self) -> Kind:
+        """What a row's label is."""
+        return kind_of(self.task, self.data.multi_label)

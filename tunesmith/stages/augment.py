@@ -24,6 +24,7 @@ from tunesmith.models.load import public_id
 from tunesmith.spec.schema import Model
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
+from tunesmith.tasks.base import NOTHING
 
 PARAPHRASES = "data/paraphrases.parquet"
 """What the model said about rows, whether it is used or not. A fold begins with what the run has: no row is asked about twice."""
@@ -135,11 +136,11 @@ def _difference(context: Context, copies_NE: Tensor, origin: pl.Series, targets:
     ]
     without, with_copies = (answers_from_table(_answered(context, linear), context.labels) for linear in fits)
     name, options = str(context.spec.evaluate.metric), context.spec.evaluate
-    metric = {name: metrics_for(context.given.data.multi_label)[name]}
+    metric = {name: metrics_for(context.given.kind)[name]}
     resampling = Resampling(context.given.seed, options.resamples, options.confidence)
     return paired_differences(with_copies, without, metric, resampling)[name]
 
 
 def _answered(context: Context, linear: Linear) -> pl.DataFrame:
     held_out = load_features(context.rundir.path, "validation")["mean"]
-    return context.table("validation").select("id", "label").hstack(context.task.decode(linear(held_out)))
+    return context.table("validation").select("id", "label").hstack(context.task.decode(linear(held_out), NOTHING))

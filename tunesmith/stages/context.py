@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.interrupt import StopRequest
@@ -161,14 +160,14 @@ class Context:
     @property
     def higher_is_better(self) -> bool:
         """Direction of the metric that decides."""
-        return metrics_for(self.given.data.multi_label)[str(self.spec.evaluate.metric)].higher_is_better
+        return metrics_for(self.given.kind)[str(self.spec.evaluate.metric)].higher_is_better
 
-    def score(self, logits_NC: Tensor) -> float:
-        """The deciding metric on the validation split."""
-        probabilities = torch.sigmoid(logits_NC) if self.given.data.multi_label else torch.softmax(logits_NC, -1)
+    def score(self, answers: Any, task: Task | None = None) -> float:
+        """The deciding metric of answers on the validation split; `task` says what unit the logits of numbers are in."""
+        scores = (task or self.task).scores(answers, self.encoding("validation"))
         targets = self.task.targets(self.table("validation"))
         name = str(self.spec.evaluate.metric)
-        value = fast_score(name, targets, probabilities.double().numpy(), self.given.data.multi_label)
+        value = fast_score(name, self.given.kind, targets, scores)
         if math.isnan(value):
             remedy = "Choose another metric, give more validation rows, or lower train.learning_rate if training diverged."
             raise DataError(Issue("evaluate.metric", "must be defined on the validation rows", f"{name} is not a number", remedy))

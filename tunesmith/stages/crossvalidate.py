@@ -68,7 +68,7 @@ def crossvalidate(context: Context, stage: StageWriter) -> None:
 def _judge(context: Context, stage: StageWriter, model: pl.DataFrame, usable: list[Fold], done: list[RunDir]) -> None:
     def judging(name: str, predictions: pl.DataFrame, prefix: str) -> Judging:
         artefact: Artefact = stage.write(f"predictions/{name}.parquet", predictions.write_parquet)
-        return Judging(context.labels, context.spec.evaluate, context.given.seed, prefix, artefact)
+        return Judging(context.given.kind, context.labels, context.spec.evaluate, context.given.seed, prefix, artefact)
 
     stage.find(*fold_findings(model, judging(FOLDS, model, FOLDS)))
     for name in context.spec.evaluate.baselines:

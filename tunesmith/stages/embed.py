@@ -19,11 +19,11 @@ from tunesmith.core.rundir import StageWriter
 from tunesmith.data.cosine import nearest, unit_rows
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import Frozen, frozen_features
-from tunesmith.models.token_vectors import token_vectors
 from tunesmith.models.strategies import apply_strategy
+from tunesmith.models.token_vectors import token_vectors
+from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.spec.schema import Features, Gradual, Layers, Spec
 from tunesmith.stages.context import SPLITS, Context
-from tunesmith.tasks.base import Encoding
 from tunesmith.train.prefix import Wish, with_prefix, would_store
 
 HEAD_ROWS = 5_000
@@ -78,7 +78,7 @@ def _wish(context: Context, model: Any) -> Wish | None:
 
 def _embedded(context: Context, network: Network, split: str, rows: list[int]) -> Embedded:
     full = context.encoding(split)
-    chosen, watch = Encoding([full.rows[r] for r in rows], [full.lengths[r] for r in rows], 0), context.rows_watch("embed", split)
+    chosen, watch = full.part(rows), context.rows_watch("embed", split)
     if network.wish is None or split not in TRAINED_ON:
         return rows, frozen_features(network.model, context.task, chosen, watch)
     with with_prefix(network.model, context.task, [chosen], network.wish, context.rows_watch("embed", f"{split}, frozen blocks")) as stored:
@@ -138,6 +138,8 @@ def _with_likeliest(context: Context, network: Network, made: dict[str, Embedded
 def sample_rows(context: Context, count: int) -> list[int]:
     """Row numbers of the first `count` training rows by content hash, and of the first rows of every class, ascending."""
     order = context.table("train")["id"].arg_sort().to_list()
+    if context.given.kind not in OF_CLASSES:
+        return sorted(order[:count])
     targets, seen = context.task.targets(context.table("train")), Counter[int]()
     chosen = set(order[:count])
     for row in order[count:]:

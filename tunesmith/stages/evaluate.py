@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from importlib.metadata import version
@@ -14,12 +15,14 @@ from tunesmith.core.records import Finding
 from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
+from tunesmith.evaluate.numbers import INTERVAL, conformal_half_width, numbers_from_table, with_intervals
 from tunesmith.evaluate.predict import predict
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.load import device
 from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
+from tunesmith.tasks.base import NOTHING
 
 PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars", "scikit-learn", "numpy", "safetensors")
 
@@ -28,10 +31,13 @@ def evaluate(context: Context, stage: StageWriter) -> None:
     """Write predictions/ and the scores of the model and of its baselines."""
     model = load_shipped(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
     started = time.perf_counter()
-    test = pl.DataFrame()
+    test, half = pl.DataFrame(), None
     for split in ("validation", "test"):
         rows = context.table(split)
         test = predict(model, context.task, rows, context.encoding(split), context.rows_watch("evaluate", split))
+        if context.given.kind == "number":
+            half = _half_width(context, stage, test) if half is None else half
+            test = with_intervals(test, half)
         judging = _judge(context, stage, test, split)
     stage.find(*clean_findings(test, leaking_test_rows(context.rundir.path), judging))
     rows_seen = len(context.table("validation")) + len(context.table("test"))
@@ -48,7 +54,7 @@ def evaluate(context: Context, stage: StageWriter) -> None:
 
 def _judge(context: Context, stage: StageWriter, predictions: pl.DataFrame, file: str, prefix: str | None = None) -> Judging:
     artefact = stage.write(f"predictions/{file}.parquet", predictions.write_parquet)
-    judging = Judging(context.labels, context.spec.evaluate, context.given.seed, prefix or file, artefact)
+    judging = Judging(context.given.kind, context.labels, context.spec.evaluate, context.given.seed, prefix or file, artefact)
     stage.find(*findings_of(predictions, judging))
     return judging
 
@@ -62,6 +68,19 @@ def _majority(context: Context) -> pl.DataFrame:
     return baselines.majority(context.task, context.table("train"), context.table("test"), len(context.labels))
 
 
+def _half_width(context: Context, stage: StageWriter, validation: pl.DataFrame) -> float:
+    """Half the width of the intervals round predicted numbers, from the errors on the validation rows."""
+    half = conformal_half_width(numbers_from_table(validation).error_N, context.spec.evaluate.confidence)
+    claim = f"Half the width of the intervals round predicted numbers, to hold {context.spec.evaluate.confidence:g} of the rows"
+    note = "from validation rows, by which the weights were chosen too: coverage on the test rows says how far to believe it"
+    if math.isinf(half):
+        why = f"{len(validation)} validation rows are too few for this confidence"
+        stage.find(Finding(INTERVAL, claim, None, n=len(validation), source="unknown", note=why))
+    else:
+        stage.find(Finding(INTERVAL, claim, half, n=len(validation), note=note))
+    return half
+
+
 def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
     def rows(split: str, wanted: set[int]) -> baselines.Rows:
         loaded = load_features(context.rundir.path, split)
@@ -69,12 +88,12 @@ def _features(context: Context, stage: StageWriter) -> pl.DataFrame:
         return baselines.Rows(loaded["mean"][here], context.task.targets(context.table(split))[loaded["row"][here].tolist()])
 
     train = rows("train", set(sample_rows(context, BASELINE_ROWS)))
-    chosen = baselines.features(train, rows("validation", set(range(len(context.table("validation"))))), len(context.labels))
+    chosen = baselines.features(context.task, train, rows("validation", set(range(len(context.table("validation"))))))
     note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
-    claim = "Inverse regularisation of the feature baseline, chosen on validation log loss"
+    claim = "Inverse regularisation of the feature baseline, chosen on validation rows"
     stage.find(Finding("features/strength", claim, chosen.strength, note=note))
     test = load_features(context.rundir.path, "test")
-    return context.table("test").select("id", "label").hstack(context.task.decode(chosen.linear(test["mean"])))
+    return context.table("test").select("id", "label").hstack(context.task.decode(chosen.linear(test["mean"]), NOTHING))
 
 
 def _environment() -> list[Finding]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+from torch import Tensor
 
-from tunesmith.models.build import build_model, has_bias, set_head
+from tunesmith.models.build import build_model, has_bias, in_units, set_head
 from tunesmith.models.forward import frozen_features
-from tunesmith.models.linear import Penalty, fit_logistic
+from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.defaults import FIND, Facts, resolve
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.make import make_task
+from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.range_test import RangeTest, range_test
 
@@ -33,18 +37,23 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
     start = resolve(spec, facts).spec
     assert start.model.max_length, "resolved specs have a length"
     model = build_model(start, task)
+    if isinstance(task, TextRegression):
+        task = in_units(make_task(spec, [], train, task.targets(train)), model)
     if start.train.head_start == "fitted":
-        rows = (
-            train
-            if spec.data.multi_label
-            else train.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", maintain_order=True)
-        )
+        turns = train.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", maintain_order=True)
+        rows = turns if spec.kind == "class" else train
         sample = task.encode(rows.head(HEAD_ROWS), processor, start.model.max_length)
         penalty = Penalty(1.0, start.train.class_weights == "balanced", has_bias(model))
         features = frozen_features(model, task, sample).head_input_NE
-        set_head(model, fit_logistic(features, task.targets(rows.head(HEAD_ROWS)), model.config.num_labels, penalty))
+        set_head(model, _regression(task, features, task.targets(rows.head(HEAD_ROWS)), penalty))
     model = apply_strategy(model, start.strategy)
     encoding = task.encode(train, processor, start.model.max_length)
     shortcuts = Shortcuts(model, [encoding], linear_decay=decay_is_linear(start.train))
     test = range_test(model, start, task, shortcuts.encodings[0])
     return replace(facts, found_rate=(test.rate, test.rule)), test
+
+
+def _regression(task: Task, features_NE: Tensor, targets: np.ndarray, penalty: Penalty) -> Linear:
+    if isinstance(task, TextRegression):
+        return fit_ridge(features_NE, (targets - task.scale.mean) / task.scale.deviation, penalty)
+    return fit_logistic(features_NE, targets, len(task.labels), penalty)

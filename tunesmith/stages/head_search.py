@@ -52,7 +52,7 @@ def judged(shop: Shop, answers: dict[str, Answers], notes: dict[str, str]) -> tu
     """The best of several heads by the deciding metric, and the findings: each score with its interval, the choice, and its reason."""
     context, options = shop.context, shop.context.spec.evaluate
     name = str(options.metric)
-    metric = metrics_for(context.given.data.multi_label)[name]
+    metric = metrics_for(context.given.kind)[name]
     resampling = Resampling(context.given.seed, options.resamples, options.confidence)
     scored = {kind: estimates(given, {name: metric}, resampling)[name] for kind, given in answers.items()}
     sign = 1 if metric.higher_is_better else -1

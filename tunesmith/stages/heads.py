@@ -69,7 +69,7 @@ class Rows:
     def __getitem__(self, chosen_N: np.ndarray) -> Rows:
         """The rows where `chosen_N` is true."""
         places = np.flatnonzero(chosen_N)
-        encoding = Encoding([self.encoding.rows[n] for n in places], [self.encoding.lengths[n] for n in places], 0)
+        encoding = self.encoding.part(places)
         weights_N = None if self.weights_N is None else self.weights_N[chosen_N]
         originals = int(chosen_N[: self.originals].sum())
         return Rows(self.features_NE[chosen_N], self.targets[chosen_N], weights_N, self.folds_N[chosen_N], encoding, originals)
@@ -338,7 +338,7 @@ def check_parity(context: Context, made: Made, shipped: Any) -> Finding:
         ModelError: they do not say the same.
     """
     whole, several = context.encoding("validation"), context.given.data.multi_label
-    rows = Encoding(whole.rows[:PARITY_ROWS], whole.lengths[:PARITY_ROWS], 0)
+    rows = whole.part(range(min(PARITY_ROWS, len(whole.rows))))
     told = predict_logits(made.model, context.task, rows) if made.validation is None else made.validation[:PARITY_ROWS]
     after = predict_logits(shipped, context.task, rows)
     difference_H = (_probabilities(told, several) - _probabilities(after, several)).abs().amax(1)

@@ -36,6 +36,7 @@ from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.models.linear import Penalty, fit_logistic
+from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
 from tunesmith.stages.folding import training_folds
@@ -66,6 +67,11 @@ def inspect(context: Context, stage: StageWriter) -> None:
     """Write data/suspects.parquet, data/quality.json and review/, and the labels/* and outliers/* findings."""
     if context.given.data.suspects is None:
         context.watch(Progress("inspect", 1, 1, note="nothing to do: data.suspects is null"))
+        return
+    if context.given.kind not in OF_CLASSES:
+        note = f"the labels of {context.given.task} are not judged yet: only classes are"
+        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
+        context.watch(Progress("inspect", 1, 1, note=note))
         return
     judged = _judge(context)
     if judged is None:
@@ -250,7 +256,7 @@ def _curve(context: Context, judged: Judged) -> dict[str, Any] | None:
 
     context.watch(Progress("inspect", len(STRENGTHS), len(STRENGTHS), note="learning curve on frozen features"))
     curve = learning_curve(ids, score, curve_sizes(rows), CURVE_DRAWS, context.given.seed)
-    metric = metrics_for(context.given.data.multi_label)[str(context.spec.evaluate.metric)]
+    metric = metrics_for(context.given.kind)[str(context.spec.evaluate.metric)]
     bounds = (metric.lower, np.inf if metric.upper is None else metric.upper)
     law = fit_power_law(curve, bounds, context.given.seed, context.higher_is_better)
     forecasts = [] if law is None else [{"rows": f.rows, "score": f.score, "interval": list(f.interval)} for f in law.forecasts[1:]]

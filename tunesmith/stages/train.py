@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter, sha256_file, sha256_json
-from tunesmith.models.build import build_model, has_bias, set_head
+from tunesmith.models.build import build_model, has_bias, in_plain_numbers, in_units, set_head
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.headed import load_shipped
-from tunesmith.models.linear import Linear, Penalty, fit_logistic
+from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.load import public_id
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.save import learned_weights, save_model
@@ -27,6 +28,7 @@ from tunesmith.stages.head_search import search
 from tunesmith.stages.heads import Shop, check_parity, fit_features, head_findings, store_findings, trained_features
 from tunesmith.stages.teacher import FILE as TEACHER_FILE
 from tunesmith.stages.teacher import pupil_finding, teacher_answers
+from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.train.distill import taught, with_teacher
 from tunesmith.train.fit import Fitted, Job, fit
 from tunesmith.train.memory import decide_recompute, expected_peak
@@ -63,9 +65,10 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         set_head(model, linear)
         note = "" if linear.converged else "the solver stopped at its limit of iterations"
         stage.find(Finding("train/head_start", "The head starts from a regression on frozen features", "fitted", note=note))
+    units = in_units(context.training_task, model)
     model = apply_strategy(model, context.spec.strategy)
     size = size_of(model)
-    encodings, task = [context.training_encoding(), context.encoding("validation")], context.training_task
+    encodings, task = [context.training_encoding(), context.encoding("validation")], units
     answers = teacher_answers(context, stage) if context.spec.train.distill else None
     if answers is not None:
         encodings[0] = with_teacher(encodings[0], answers["train"])
@@ -73,18 +76,20 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
     with with_prefix(model, task, encodings, wish, context.rows_watch("train", "frozen blocks")) as (task, rows, used):
         stage.find(*store_findings(used))
         shortcuts = Shortcuts(model, rows, linear_decay=decay_is_linear(context.spec.train))
-        job = _job(context, taught(task, context.spec), *shortcuts.encodings)
+        job = replace(_job(context, taught(task, context.spec), *shortcuts.encodings), score=partial(context.score, task=units))
         if answers is not None:
             job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
-            expected = expected_peak(model, context.spec, job.task, job.train, again)
-            claim = "Memory expected at the peak of training: what was held before, and what a step keeps"
+            expected = expected_peak(model, context.spec, job.task, job.train, job.validation)
+            claim = "Memory expected at the peak of training, from one pass of the longest rows"
             stage.find(Finding("train/expected_memory_bytes", claim, expected, "bytes"))
             fitted = fit(model, job)
         if answers is not None:
             stage.find(pupil_finding(context, predict_logits(model, job.task, job.validation), answers["validation"]))
         shortcuts.undo()
+    if isinstance(units, TextRegression):
+        in_plain_numbers(model, units.scale)
     stage.find(*craft_findings(context, fitted, again))
     return model, size, fitted
 
@@ -93,6 +98,10 @@ def fitted_head(model: Any, context: Context) -> Linear:
     """A regression on what the output layer of the untrained model reads, from a sample that holds every class."""
     context.watch(Progress("train", 0, 1, note="fitting the head on frozen features"))
     features_NE, training = trained_features(context, set(sample_rows(context, HEAD_ROWS)))
+    task = in_units(context.training_task, model)
+    if isinstance(task, TextRegression):
+        targets_N = (training.targets - task.scale.mean) / task.scale.deviation
+        return fit_ridge(features_NE, targets_N, _penalty(context, model), training.weights_N)
     return fit_logistic(features_NE, training.targets, len(context.labels), _penalty(context, model), training.weights_N)
 
 

@@ -6,13 +6,15 @@ Shape suffixes: B = rows of a batch, T = tokens, C = classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from torch import Tensor
+
+from tunesmith.spec.kinds import Kind
 
 Batch = dict[str, Tensor]
 FOR_THE_LOSS = ("labels", "weights", "teacher")
@@ -29,12 +31,29 @@ class Encoding:
     lengths: list[int]
     cut: int
 
+    def part(self, numbers: Iterable[int]) -> Encoding:
+        """Some of the rows, in this order; none of them counts as cut."""
+        chosen = list(numbers)
+        return Encoding([self.rows[n] for n in chosen], [self.lengths[n] for n in chosen], 0)
+
+
+NOTHING = Encoding([], [], 0)
+"""For answers that come from features of whole texts, where no row was encoded."""
+
 
 class Task(ABC):
     """What a model learns to do: from rows of a table to batches, loss and predictions in the user's words."""
 
     name: str
     """Name of the task in the spec, as in Hugging Face pipelines."""
+
+    labels: tuple[str, ...]
+    """Names of the classes in class-id order; empty where there are none."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What a row's label is."""
 
     @property
     @abstractmethod
@@ -63,13 +82,27 @@ class Task(ABC):
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(summed loss (), number of valid targets ()): the loop divides, so that accumulation changes nothing."""
 
+    def answer(self, model: Any, batch: Batch) -> Tensor | list[Any]:
+        """What the model says of a batch without targets: logits (B, C); a list with an entry a row where rows differ in shape."""
+        logits: Tensor = model(**batch).logits.float().cpu()
+        return logits
+
     @abstractmethod
-    def decode(self, logits_BC: Tensor) -> pl.DataFrame:
-        """Predictions in the user's words: columns predicted, confidence, probabilities; one row per row of the batch."""
+    def scores(self, answers: Any, encoding: Encoding) -> Any:
+        """What metrics are computed from: probabilities (N, C) of classes, numbers (N,) in the user's unit, …; a row each of the table.
+
+        Args:
+            answers: what `answer` gave for all encoded rows, in order.
+            encoding: these rows.
+        """
+
+    @abstractmethod
+    def decode(self, answers: Any, encoding: Encoding) -> pl.DataFrame:
+        """Predictions in the user's words, a row for each of the table: the column predicted; for classes confidence, probabilities."""
 
     @abstractmethod
     def targets(self, rows: pl.DataFrame) -> np.ndarray:
-        """The rows' labels as class ids (B,), or as a 0/1 matrix (B, C) when a row can carry several."""
+        """The rows' labels as class ids (N,), as a 0/1 matrix (N, C) when a row can carry several, or as numbers (N,)."""
 
     @property
     @abstractmethod

@@ -8,25 +8,37 @@ import numpy as np
 import polars as pl
 
 from tunesmith.data.balance import balanced_weights
+from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.losses import robust_loss
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
+from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, SentenceSimilarity, TextRegression
 
-TASKS: dict[str, type[Task]] = {TextClassification.name: TextClassification}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity)}
+METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS}
 
 
 def metric_names(spec: Spec) -> tuple[str, ...]:
     """Names of the metrics of the spec's task."""
-    return MANY_LABEL_METRICS if spec.data.multi_label else ONE_LABEL_METRICS
+    return METRICS[spec.kind]
 
 
 def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.ndarray | None = None) -> Task:
-    """The spec's task for these labels. Balanced class weights are rows / (classes × rows of the class).
+    """The spec's task for these labels.
 
-    They are counted from `trained`, the targets of the rows that are trained on; from the rows of `train` when left out.
+    Args:
+        spec: which task, and its losses.
+        labels: names of the classes in class-id order; empty where there are none.
+        train: the training rows.
+        trained: targets of the rows that are trained on. Balanced class weights, rows / (classes × rows of the class), are counted
+            from them, or from `train` when left out. Numbers are learned in units of their spread, and are plain when left out.
     """
-    options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": "text_pair" in train.columns}
+    pair = "text_pair" in train.columns
+    if spec.kind == "number":
+        scale = None if trained is None else Scale(float(trained.mean()), max(float(trained.std()), 1e-12))
+        return (SentenceSimilarity if spec.task == SentenceSimilarity.name else TextRegression)(pair=pair, scale=scale)
+    options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": pair}
     gamma = spec.train.loss.gamma if isinstance(spec.train.loss, Focal) else None
     weights = None
     if spec.train.class_weights == "balanced":

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunesmith.data.balance import focal_loss, focal_loss_multi_label
+from tunesmith.spec.kinds import Kind
 from tunesmith.tasks.base import Batch, Encoded, Encoding, Processor, Task
 from tunesmith.tasks.losses import RowLoss
+from tunesmith.tasks.texts import collate_texts, encode_texts
 
 ONE_LABEL_METRICS = (
     "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc",
@@ -66,47 +68,21 @@ class TextClassification(Task):
     def columns(self) -> tuple[str, ...]:
         return ("text", "text_pair", "label") if self.pair else ("text", "label")
 
+    @property
+    def kind(self) -> Kind:
+        return "classes" if self.multi_label else "class"
+
     def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
-        columns = [rows[name].to_list() for name in self.columns[:-1]]
-        # Texts are cut before tokenizing too, and counted: tokenizing a megabyte to keep a few hundred tokens costs seconds,
-        # and hardly a token is 64 characters long.
-        limit = max_length * 64
-        texts = [[text[:limit] for text in column] for column in columns]
-        long = {number for column in columns for number, text in enumerate(column) if len(text) > limit}
-        tokens = processor(*texts, truncation=False, verbose=False)
-        names = [name for name in ("input_ids", "token_type_ids") if name in tokens]
-        encoded: list[Encoded] = [dict(zip(names, values, strict=True)) for values in zip(*(tokens[n] for n in names), strict=True)]
-        cut = [number for number, row in enumerate(encoded) if len(row["input_ids"]) > max_length]
-        if cut:
-            kept = processor(*([column[n] for n in cut] for column in texts), truncation=True, max_length=max_length, verbose=False)
-            for place, number in enumerate(cut):
-                encoded[number] = {name: kept[name][place] for name in names}
+        encoding = encode_texts(rows, self.columns[:-1], processor, max_length)
         if "label" in rows.columns:
-            for row, target in zip(encoded, self.targets(rows), strict=True):
+            for row, target in zip(encoding.rows, self.targets(rows), strict=True):
                 row["labels"] = target
-        pad = processor.pad_token_id
-        for row in encoded:
-            row["pad"] = pad
-        return Encoding(encoded, [len(row["input_ids"]) for row in encoded], len(long.union(cut)))
+        return encoding
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
-        longest = max(len(row["input_ids"]) for row in rows)
-        shape = (len(rows), longest)
-        ids_BT = np.full(shape, rows[0]["pad"], dtype=np.int64)
-        mask_BT = np.zeros(shape, dtype=np.int64)
-        types_BT = np.zeros(shape, dtype=np.int64)
-        for number, row in enumerate(rows):
-            length = len(row["input_ids"])
-            ids_BT[number, :length] = row["input_ids"]
-            mask_BT[number, :length] = 1
-            types_BT[number, :length] = row.get("token_type_ids", 0)
-        batch = {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
-        if "token_type_ids" in rows[0]:
-            batch["token_type_ids"] = torch.from_numpy(types_BT)
+        batch = collate_texts(rows)
         if "labels" in rows[0]:
             batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in rows]))
-        if "weight" in rows[0]:
-            batch["weights"] = torch.tensor([row["weight"] for row in rows])
         return batch
 
     @property
@@ -151,15 +127,18 @@ class TextClassification(Task):
             total, count = total + weight * terms, count + weight * counted
         return total, count
 
-    def decode(self, logits_BC: Tensor) -> pl.DataFrame:
-        logits_BC = logits_BC.double()
+    def scores(self, answers: Tensor, encoding: Encoding) -> np.ndarray:
+        logits = answers.double()
+        probabilities: np.ndarray = (torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, -1)).numpy()
+        return probabilities
+
+    def decode(self, answers: Tensor, encoding: Encoding) -> pl.DataFrame:
+        probabilities = self.scores(answers, encoding)
         if self.multi_label:
-            probabilities = torch.sigmoid(logits_BC).numpy()
             predicted: list[Any] = [[self.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in probabilities]
             confidence = np.maximum(probabilities, 1 - probabilities).mean(1)
             kind: Any = pl.List(pl.String)
         else:
-            probabilities = torch.softmax(logits_BC, -1).numpy()
             predicted = [self.labels[c] for c in probabilities.argmax(1)]
             confidence = probabilities.max(1)
             kind = pl.String

@@ -19,6 +19,8 @@ from tunesmith.tasks.base import Batch, Encoded, Encoding, Task
 class LinearHead(nn.Module):
     """An output layer alone, on features computed beforehand; same call as a whole classifier."""
 
+    main_input_name = "features"
+
     def __init__(self, output: nn.Module) -> None:
         super().__init__()
         self.output = output
@@ -44,7 +46,7 @@ class FeatureTask:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.loss = task.loss
-        self.decode = task.decode
+        self.answer = task.answer
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """{"features": (B, E), "labels": …}."""

@@ -6,6 +6,8 @@ gradients, an average and the optimiser's moments; the weights are in memory alr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +16,12 @@ from torch import Tensor
 
 from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import running_blocks
+from tunesmith.models.forward import batch_rows, predict_logits
 from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa
-from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, order_of
-from tunesmith.train.peak import free_bytes, held_bytes
+from tunesmith.train.peak import begin_peak, free_bytes, peak_bytes
 
 SAMPLE_ROWS = 2
 SHARE = 0.8
@@ -52,25 +55,74 @@ def kept_bytes(step: Any, model: Any, batch: Any) -> int:
     return sum(size for size, _ in storages.values())
 
 
-def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
-    """Bytes that a step on the longest rows takes besides the weights, from two of them. The model and random numbers stay as they are."""
-    order = order_of(spec, train)
-    longest = sorted(range(len(train.lengths)), key=lambda n: -train.lengths[n])[:SAMPLE_ROWS]
-    sample = Order([train.lengths[n] for n in longest], len(longest), 1, 1, 0, together=order.together)
+@contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Meanwhile the model may be run in training mode; modes, buffers, gradients and random numbers are then as before."""
     device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
+    buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        batches = full_batches(step_batches(sample, lambda rows: task.collate([train.rows[longest[r]] for r in rows])), model, spec)
-        piece = {name: value.to(device) for name, value in next(batches).pieces[0].items()}
+        yield
+    model.zero_grad()
+    with torch.no_grad():
+        for buffer, value in buffers.items():
+            buffer.copy_(value)
+    for module, was in modes.items():
+        module.training = was
+
+
+def _piece(model: Any, spec: Spec, task: Task, train: Encoding, rows: int) -> Batch:
+    """The first piece of a batch of the longest rows, with what the spec's step reads besides rows."""
+    order = order_of(spec, train)
+    longest = sorted(range(len(train.lengths)), key=lambda n: -train.lengths[n])[:rows]
+    sample = Order([train.lengths[n] for n in longest], len(longest), 1, 1, 0, together=order.together)
+    batches = full_batches(step_batches(sample, lambda rows: task.collate([train.rows[longest[r]] for r in rows])), model, spec)
+    return {name: value.to(next(model.parameters()).device) for name, value in next(batches).pieces[0].items()}
+
+
+def _piece_rows(spec: Spec, train: Encoding) -> int:
+    order = order_of(spec, train)
+    return -(-min(order.batch_size, len(train.lengths)) // order.pieces)
+
+
+def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
+    """Bytes that a step on the longest rows takes besides the weights, from two of them. The model and random numbers stay as they are."""
+    with _undisturbed(model):
+        piece = _piece(model, spec, task, train, SAMPLE_ROWS)
         model.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
+        with torch.autocast(piece_device(piece), torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
             kept = kept_bytes(full_step(task, model, spec), model, piece)
-        for module, was in modes.items():
-            module.training = was
-    rows = -(-min(order.batch_size, len(train.lengths)) // order.pieces)
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    copies = 1 + state_copies(spec)
-    return 4 * copies * trained + kept * rows // len(longest)
+    return 4 * (1 + state_copies(spec)) * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
+
+
+def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding) -> int:
+    """Bytes held at the peak of training, from two forward and backward passes of the longest rows and one evaluation batch.
+
+    Written formula: what was held at the peak of these passes, and 4 · (moments + averages) · trained; on a processor 4 · trained
+    more, for the copy of the best weights. The model stays as it is.
+    """
+    device = next(model.parameters()).device
+    begin_peak(device)
+    with _undisturbed(model):
+        piece = _piece(model, spec, task, train, _piece_rows(spec, train))
+        step = full_step(task, model, spec)
+        model.train()
+        for _ in range(2):  # the first one leaves memory in pieces that the second cannot use
+            with torch.autocast(device.type, torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
+                loss, count = step(model, piece)
+            torch.autograd.backward(loss)
+        del loss, count, piece
+    longest = sorted(range(len(validation.lengths)), key=lambda n: -validation.lengths[n])[: batch_rows(model)]
+    predict_logits(model, task, validation.part(longest))
+    trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    copies = state_copies(spec) + int(device.type == "cpu")
+    return peak_bytes(device) + 4 * copies * trained
+
+
+def piece_device(piece: Batch) -> str:
+    """Kind of the device that a batch is on."""
+    return next(iter(piece.values())).device.type
 
 
 def state_copies(spec: Spec) -> int:
@@ -93,11 +145,3 @@ def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Rec
         return Recompute(asked, "the spec says so", needed, free)
     sizes = f"a step takes about {needed / 2**20:,.0f} MiB besides the weights, and {free / 2**20:,.0f} MiB are free"
     return Recompute(needed > SHARE * free, sizes, needed, free)
-
-
-def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, again: Recompute) -> int:
-    """Bytes held at the peak of training: what is held now, and a step. Where blocks are computed again, one of them at a time is whole."""
-    step = step_bytes(model, spec, task, train)
-    if again.used and again.needed is not None:
-        step += (again.needed - step) // len(running_blocks(model))
-    return held_bytes(next(model.parameters()).device) + step

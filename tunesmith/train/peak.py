@@ -1,4 +1,4 @@
-"""Memory that is held, and the most that was held since a moment: of the process, or of the GPU that computes."""
+"""Memory that is free, and the most that was held since a moment: of the process, or of the GPU that computes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ import torch
 
 RESET = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
-
-
-def held_bytes(device: torch.device) -> int:
-    """Memory held now."""
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else int(psutil.Process().memory_info().rss)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -29,7 +29,8 @@ from tunesmith.data.batches import length_batches
 from tunesmith.data.store import Shelf, content_key, prune
 from tunesmith.models.adapters import is_adapted
 from tunesmith.models.anatomy import encoder_depth
-from tunesmith.models.forward import BATCH_ROWS
+from tunesmith.models.forward import batch_rows, in_eval_mode
+from tunesmith.models.fused import fused
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
 from tunesmith.spec.schema import Store
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
@@ -73,7 +74,7 @@ class PrefixTask:
     """A task whose batches carry what the frozen blocks said: wraps a task and changes only `collate`."""
 
     def __init__(self, task: Any, main_input: str, cut: Cut) -> None:
-        self.task, self.loss, self.decode = task, task.loss, task.decode
+        self.task, self.loss, self.answer = task, task.loss, task.answer
         self.text, self.main_input, self.cut = main_input == "input_ids", main_input, cut
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
@@ -201,14 +202,17 @@ def _computed(
     model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequence[int], depth: int, watch: Watch
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Number and unpadded states of each row, longest rows first."""
-    done = 0
-    for numbers in length_batches(lengths, BATCH_ROWS, None):
-        inputs = _inputs(task, [rows[n] for n in numbers], next(model.parameters()).device)
-        hidden = capture(model, inputs, [depth])[depth].float().cpu().numpy()
-        for place, number in enumerate(numbers):
-            yield number, hidden[place, : lengths[number]] if "input_ids" in inputs else hidden[place]
-        done += len(numbers)
-        watch(done, len(rows))
+    if not rows:
+        return
+    device, done = next(model.parameters()).device, 0
+    with in_eval_mode(model), fused(model, _inputs(task, rows[:2], device)):
+        for numbers in length_batches(lengths, batch_rows(model), None):
+            inputs = _inputs(task, [rows[n] for n in numbers], device)
+            hidden = capture(model, inputs, [depth])[depth].float().cpu().numpy()
+            for place, number in enumerate(numbers):
+                yield number, hidden[place, : lengths[number]] if "input_ids" in inputs else hidden[place]
+            done += len(numbers)
+            watch(done, len(rows))
 
 
 def _difference(model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequence[int], cut: Cut, stored: dict[int, np.ndarray]) -> float:

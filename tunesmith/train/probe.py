@@ -47,7 +47,7 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tok
     size = min(order.batch_size, len(by_length))
     starts = [int(quantile * (len(by_length) - size)) for quantile in QUANTILES]
     rows = [n for start in starts for n in by_length[start : start + size]]
-    sample = Encoding([train.rows[n] for n in rows], [train.lengths[n] for n in rows], 0)
+    sample = train.part(rows)
     share = sum(sample.lengths) / (sum(train.lengths) + validation_tokens)
     with tempfile.TemporaryDirectory() as folder:
         options = spec.store.model_copy(update={"max_gb": spec.store.max_gb * share})

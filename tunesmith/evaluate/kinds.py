@@ -1,0 +1,21 @@
+"""Predictions tables as what the metrics of each kind of labels are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from tunesmith.evaluate.answers import answers_from_table
+from tunesmith.evaluate.metrics import Answered
+from tunesmith.evaluate.numbers import numbers_from_table
+from tunesmith.spec.kinds import Kind
+
+
+def answered(predictions: pl.DataFrame, kind: Kind, labels: Sequence[str]) -> Answered:
+    """Labels and predictions of a table; `labels` are the classes in the order of the probabilities.
+
+    Raises:
+        RunError: the table does not fit the kind and its classes, or holds no finite numbers.
+    """
+    return numbers_from_table(predictions) if kind == "number" else answers_from_table(predictions, labels)
