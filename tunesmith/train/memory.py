@@ -90,7 +90,7 @@ def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
     with _undisturbed(model):
         piece = _piece(model, spec, task, train, SAMPLE_ROWS)
         model.train()
-        with torch.autocast(piece_device(piece), torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
+        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
             kept = kept_bytes(full_step(task, model, spec), model, piece)
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     return 4 * (1 + state_copies(spec)) * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
@@ -118,11 +118,6 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     copies = state_copies(spec) + int(device.type == "cpu")
     return peak_bytes(device) + 4 * copies * trained
-
-
-def piece_device(piece: Batch) -> str:
-    """Kind of the device that a batch is on."""
-    return next(iter(piece.values())).device.type
 
 
 def state_copies(spec: Spec) -> int:
