@@ -33,6 +33,9 @@ def table_for(example: str, folder: Path) -> None:
     if example == "pairs":
         table = table.rename({"text": "premise"}).with_columns(pl.col("premise").reverse().alias("hypothesis"))
         table.write_csv(folder / "pairs.csv")
+    elif example in ("similarity", "regression"):
+        table = table.select(sentence1="text", sentence2=pl.col("text").reverse(), score=pl.int_range(pl.len()) % 7 / 2)
+        table.write_csv(folder / "scores.csv")
     elif example == "multi_label":
         tags = [f"{a}|{b}" if n % 2 else a for n, (a, b) in enumerate(zip(table["label"], table["label"].reverse(), strict=True))]
         table.with_columns(pl.Series("tags", tags)).drop("label").write_csv(folder / "tagged.csv")

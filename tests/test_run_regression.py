@@ -114,11 +114,17 @@ def test_numbers_do_not_depend_on_their_unit(tmp_path: Path, tiny_bert: Path) ->
     np.testing.assert_allclose(stored[0], stored[1], rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("strategy", [{"kind": "layers", "top": 1}, {"kind": "lora", "rank": 2}, {"kind": "bitfit"}])
+@pytest.mark.parametrize("strategy", [{"kind": "layers", "top": 1}, {"kind": "lora", "rank": 2}, {"kind": "bitfit"}, {"kind": "features"}])
 def test_strategies_learn_numbers(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
-    finished = run(tmp_path, tiny_bert, strategy=strategy, evaluate={"baselines": ["majority"]}, train={"epochs": 6})
+    spec = spec_of(tmp_path, tiny_bert, strategy=strategy, evaluate={"baselines": ["majority"]})
+    if strategy["kind"] == "features":
+        spec["train"] = {}
+    finished = tunesmith.run(tunesmith.load_spec(spec), tmp_path / "runs")
     assert finished.findings["test/rmse"].value < finished.findings["test/baseline/majority/rmse"].value  # type: ignore[operator]
-    assert finished.findings["store/used"].value == ("yes" if strategy["kind"] == "layers" else "no")
+    if strategy["kind"] != "features":
+        assert finished.findings["store/used"].value == ("yes" if strategy["kind"] == "layers" else "no")
+    else:
+        assert verify_run(RunDir(finished.path), 2).ok
 
 
 def test_a_head_without_a_bias_learns_numbers(tmp_path: Path) -> None:
@@ -173,7 +179,7 @@ def test_columns_that_cannot_be_regressed_on_are_refused(tmp_path: Path, tiny_be
 @pytest.mark.parametrize("setting", [
     "train.label_smoothing=0.1", "train.class_weights=balanced", "train.sampling=balanced", "train.loss.kind=focal",
     "data.multi_label=true", "data.suspects.kind=drop",
-    "strategy.kind=features", "train.regularization.kind=r_drop", "data.standardise=[label_spelling]",
+    "strategy={kind: features, head: knn}", "train.regularization.kind=r_drop", "data.standardise=[label_spelling]",
 ])  # fmt: skip
 def test_what_is_for_classes_is_refused(tmp_path: Path, tiny_bert: Path, setting: str) -> None:
     spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert), [setting])

@@ -121,7 +121,8 @@ def _kind(spec: Spec) -> list[Issue]:
         "train.class_weights": train.class_weights != "none",
         "train.label_smoothing": train.label_smoothing, "train.loss": not isinstance(train.loss, CrossEntropy),
         "train.sampling": train.sampling != "none", "train.augment": train.augment, "train.distill": train.distill,
-        "train.regularization": train.regularization, "strategy.kind": isinstance(spec.strategy, Features),
+        "train.regularization": train.regularization,
+        "strategy.head": isinstance(spec.strategy, Features) and spec.strategy.head.kind != "logistic",
     }  # fmt: skip
     remedy = "Remove it, or use task: text-classification."
     return [Issue(where, f"is for classes, not for {spec.task}", _shown(spec, where), remedy) for where, given in told.items() if given]

@@ -28,7 +28,7 @@ from tunesmith.models.build import has_bias, set_head
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.headed import HEAD_ARRAYS, Headed
 from tunesmith.models.heads import Attentive, Perceptron, Trees, fit_neighbours, kind_of
-from tunesmith.models.linear import Linear, Penalty, choose_logistic, fit_logistic
+from tunesmith.models.linear import Linear, Penalty, choose_logistic, fit_logistic, fit_ridge
 from tunesmith.models.load import device
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
@@ -176,6 +176,8 @@ def _logistic(shop: Shop, rows: Rows) -> Settled:
 
     def fitted(rows: Rows, penalty: Penalty) -> Linear:
         context.watch(Progress("train", 0, 1, note=f"regression with strength {penalty.strength:g}"))
+        if context.given.kind == "number":
+            return fit_ridge(rows.features_NE, rows.targets, penalty, rows.weights_N)
         return fit_logistic(rows.features_NE, rows.targets, shop.classes, penalty, rows.weights_N)
 
     chosen = choose_logistic(partial(fitted, rows), shop.penalty, lambda linear: sign * context.score(linear(held_out)))
@@ -337,17 +339,18 @@ def check_parity(context: Context, made: Made, shipped: Any) -> Finding:
     Raises:
         ModelError: they do not say the same.
     """
-    whole, several = context.encoding("validation"), context.given.data.multi_label
+    whole = context.encoding("validation")
     rows = whole.part(range(min(PARITY_ROWS, len(whole.rows))))
     told = predict_logits(made.model, context.task, rows) if made.validation is None else made.validation[:PARITY_ROWS]
     after = predict_logits(shipped, context.task, rows)
-    difference_H = (_probabilities(told, several) - _probabilities(after, several)).abs().amax(1)
+    difference_H = (_compared(told, context) - _compared(after, context)).abs().amax(1)
     off = int((~(difference_H <= PARITY)).sum())
     jumps = isinstance(shipped, Headed) and isinstance(shipped.head, Trees)
     if off > (len(rows.rows) // 100 if jumps else 0):
         found = f"{off} of {len(rows.rows)} validation rows differ, by up to {float(difference_H.max()):.3g}"
         raise ModelError(Issue("model", f"must say what was fitted, within {PARITY:g}", found, "Nothing is shipped; please report this."))
-    claim = "Largest difference between probabilities of the saved model and of what was fitted, on validation rows"
+    what = "numbers, in their standard deviation," if context.given.kind == "number" else "probabilities"
+    claim = f"Largest difference between {what} of the saved model and of what was fitted, on validation rows"
     return Finding("model/parity", claim, float(difference_H.max()), n=len(rows.rows), source="measured")
 
 
@@ -359,5 +362,8 @@ def head_findings(stage: StageWriter, shipped: Any) -> list[Finding]:
     return [Finding("model/head", "Head that lies beside the network", kind_of(shipped.head), artefact=artefact)]
 
 
-def _probabilities(logits_HC: Tensor, several: bool) -> Tensor:
-    return torch.sigmoid(logits_HC.double()) if several else torch.softmax(logits_HC.double(), -1)
+def _compared(logits_HC: Tensor, context: Context) -> Tensor:
+    """Probabilities, or numbers in units of the spread of the validation rows."""
+    if context.given.kind == "number":
+        return logits_HC.double() / max(float(context.table("validation")["label"].std() or 0.0), 1e-12)  # type: ignore[arg-type]
+    return torch.sigmoid(logits_HC.double()) if context.given.kind == "classes" else torch.softmax(logits_HC.double(), -1)
