@@ -21,6 +21,7 @@ from tests.test_cli import call
 from tunesmith.core.errors import DataError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.draft import draft_spec
+from tunesmith.data.label_numbers import suspect_numbers
 from tunesmith.data.numbers import numbers, strata
 from tunesmith.models.linear import Penalty, fit_ridge
 from tunesmith.spec.check import check_spec
@@ -224,3 +225,34 @@ def test_the_loss_is_in_units_of_the_spread() -> None:
     total, count = task.loss(outputs, {"labels": torch.tensor([110.0, 100.0])})
     assert (float(total), float(count)) == (1.0, 2.0)
     assert task.decode(outputs.logits, NOTHING)["predicted"].to_list() == [110.0, 80.0]  # type: ignore[attr-defined]
+
+
+# ---- numbers that are probably wrong
+
+
+@given(st.integers(20, 400), st.integers(0, 9), st.floats(1e-3, 1e6))
+@settings(max_examples=60, deadline=None)
+def test_planted_wrong_numbers_come_first_and_hardly_any_other(rows: int, seed: int, unit: float) -> None:
+    draw = np.random.default_rng(seed)
+    said = draw.normal(size=rows) * unit * 3
+    numbers_N = said + draw.normal(size=rows) * unit
+    wrong = draw.choice(rows, max(rows // 50, 1), replace=False)
+    numbers_N[wrong] += 12 * unit
+    found = [suspect.row for suspect in suspect_numbers(numbers_N, said)]
+    assert set(found[: len(wrong)]) == set(wrong.tolist()) and len(found) <= len(wrong) + 6
+
+
+def test_errors_without_a_spread_name_nobody() -> None:
+    assert suspect_numbers(np.arange(9.0), np.arange(9.0)) == ()
+    assert suspect_numbers(np.array([0.0] * 9 + [5.0]), np.zeros(10)) == ()
+    assert suspect_numbers(np.zeros(1), np.ones(1)) == ()
+
+
+def test_a_run_names_its_wrong_numbers(done: tunesmith.Run, tmp_path: Path, tiny_bert: Path) -> None:
+    assert done.findings["labels/judged"].value > 100 and "outliers/test" in done.findings  # type: ignore[operator]
+    rows = table(200).with_row_index().with_columns(score=pl.when(pl.col("index") % 60 == 7).then(1e6).otherwise("score")).drop("index")
+    finished = run(tmp_path, tiny_bert, rows=rows, train={"epochs": 1}, evaluate={"baselines": []})
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    assert (suspects["given"] == 1e6).sum() >= 2 and suspects["given"][0] == 1e6
+    assert "have a number that it misses by far more" in (finished.path / "report.html").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tunesmith.core.records import Artefact, Finding, Progress
 from tunesmith.core.rundir import StageWriter
+from tunesmith.data.label_numbers import suspect_numbers
 from tunesmith.data.labels import (
     Suspects,
     class_overlap,
@@ -34,8 +35,9 @@ from tunesmith.data.near import whole_text
 from tunesmith.data.outliers import NEIGHBOURS, Neighbours, nearest, outliers, training_outliers
 from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
+from tunesmith.evaluate.baselines import RIDGE_STRENGTHS
 from tunesmith.evaluate.metrics import metrics_for
-from tunesmith.models.linear import Penalty, fit_logistic
+from tunesmith.models.linear import Penalty, fit_logistic, fit_ridge
 from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
@@ -51,15 +53,21 @@ EXAMPLE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Training rows with features: their rows in the table, targets, what a regression without them says, and its strength."""
+class Regressed:
+    """Training rows with features: their rows in the table, targets, and the strength of the regression that judges them."""
 
     rows: list[int]
     features_NE: Tensor
     targets: np.ndarray
+    strength: float
+
+
+@dataclass(frozen=True)
+class Judged(Regressed):
+    """The same of classes, and what a regression without each row says."""
+
     probabilities_NC: np.ndarray
     judged_N: np.ndarray
-    strength: float
     suspects: Suspects
 
 
@@ -67,6 +75,9 @@ def inspect(context: Context, stage: StageWriter) -> None:
     """Write data/suspects.parquet, data/quality.json and review/, and the labels/* and outliers/* findings."""
     if context.given.data.suspects is None:
         context.watch(Progress("inspect", 1, 1, note="nothing to do: data.suspects is null"))
+        return
+    if context.given.kind == "number":
+        _inspect_numbers(context, stage)
         return
     if context.given.kind not in OF_CLASSES:
         note = f"the labels of {context.given.task} are not judged yet: only classes are"
@@ -88,6 +99,74 @@ def inspect(context: Context, stage: StageWriter) -> None:
     context.watch(Progress("inspect", 1, 1, note=f"{content['suspects']['rows']} labels are probably wrong"))
 
 
+def _inspect_numbers(context: Context, stage: StageWriter) -> None:
+    """The same of numbers: suspects by the size of an error, outliers, learning curve. No review: nothing takes decisions back in yet."""
+    rows, features_NE = _features(context)
+    table = context.table("train")[rows]
+    targets, folds_N = context.task.targets(table), training_folds(context, table, FOLDS)
+    if len(np.unique(folds_N)) < 2:
+        note = "all training rows are one group: there are no two folds to judge with"
+        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
+        return
+    said = {strength: _said(features_NE, targets, folds_N, strength) for strength in RIDGE_STRENGTHS}
+    strength = min(said, key=lambda c: float(((said[c] - targets) ** 2).mean()))
+    found = suspect_numbers(targets.astype(np.float64), said[strength])
+    columns = {
+        "row": [rows[s.row] for s in found], "id": [table["id"][s.row] for s in found], "given": [float(targets[s.row]) for s in found],
+        "suggested": [s.suggested for s in found], "quality": [s.chance for s in found],
+    }  # fmt: skip
+    kinds = {"row": pl.Int64, "id": pl.String, "given": pl.Float64, "suggested": pl.Float64, "quality": pl.Float64}
+    suspects = pl.DataFrame(columns, schema=kinds)
+    stage.write("data/suspects.parquet", suspects.write_parquet)
+    content = _number_content(context, suspects, Regressed(rows, features_NE, targets, strength))
+    artefact = stage.write_text("data/quality.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    stage.find(*_findings(content, artefact))
+    context.watch(Progress("inspect", 1, 1, note=f"{len(suspects)} numbers are probably wrong"))
+
+
+def _said(features_NE: Tensor, targets: np.ndarray, folds_N: np.ndarray, strength: float) -> np.ndarray:
+    """What a ridge regression says of each row without having seen its fold."""
+    said_N = np.zeros(len(targets))
+    for fold in np.unique(folds_N):
+        inside = folds_N == fold
+        linear = fit_ridge(features_NE[~inside], targets[~inside], Penalty(strength))
+        said_N[inside] = linear(features_NE[inside]).squeeze(1).numpy()
+    return said_N
+
+
+def _number_content(context: Context, suspects: pl.DataFrame, judged: Regressed) -> dict[str, Any]:
+    """Content of quality.json for numbers, in the form of that for classes."""
+    train, count = context.table("train"), len(judged.rows)
+    texts = train.select("id", text=whole_text(train).str.slice(0, EXAMPLE_CHARACTERS))
+    return {
+        "rows": len(train),
+        "judged": count,
+        "folds": FOLDS,
+        "strength": judged.strength,
+        "agreement": None,
+        "suspects": {
+            "rows": len(suspects), "labels": count, "share": len(suspects) / count, "interval": list(wilson_interval(len(suspects), count)),
+            "note": "missed by more than the largest of as many normal errors of this spread",
+        },
+        "action": "report",
+        "changed_rows": 0,
+        "examples": suspects.head(EXAMPLES).join(texts, on="id", maintain_order="left").drop("row").to_dicts(),
+        "overlap": [],
+        "conflicting_neighbours": None,
+        "outliers": _outliers(context, judged, nearest(judged.features_NE.numpy(), None, NEIGHBOURS)),
+        "curve": _curve(context, judged),
+        "untrusted": [],
+    }  # fmt: skip
+
+
+def _features(context: Context) -> tuple[list[int], Tensor]:
+    """Rows of the train split that are judged, and their features."""
+    loaded = load_features(context.rundir.path, "train")
+    wanted = set(sample_rows(context, BASELINE_ROWS))
+    places = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
+    return loaded["row"][places].tolist(), loaded["mean"][places]
+
+
 def suspects(context: Context) -> pl.DataFrame | None:
     """The rows of data/suspects.parquet for the training rows of a context; None where no two folds can judge them."""
     judged = _judge(context)
@@ -96,10 +175,7 @@ def suspects(context: Context) -> pl.DataFrame | None:
 
 def _judge(context: Context) -> Judged | None:
     """Out-of-fold answers on the training rows, the strength chosen by their log loss, and the suspects; None without two folds."""
-    loaded = load_features(context.rundir.path, "train")
-    wanted = set(sample_rows(context, BASELINE_ROWS))
-    places = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
-    rows, features_NE = loaded["row"][places].tolist(), loaded["mean"][places]
+    rows, features_NE = _features(context)
     table = context.table("train")[rows]
     targets = context.task.targets(table)
     folds_N = training_folds(context, table, FOLDS)
@@ -120,7 +196,7 @@ def _judge(context: Context) -> Judged | None:
     decided = set(_decided(context))
     ids = table["id"]
     suspects = replace(suspects, suspects=tuple(s for s in suspects.suspects if ids[s.row] not in decided))
-    return Judged(rows, features_NE, targets, out.probabilities_NC, out.judged_N, strength, suspects)
+    return Judged(rows, features_NE, targets, strength, out.probabilities_NC, out.judged_N, suspects)
 
 
 def _judged_alone(found: Suspects, folds_N: np.ndarray, missing: set[tuple[int, int]]) -> Suspects:
@@ -214,7 +290,7 @@ def _test_counts(context: Context) -> dict[str, int]:
     return {label: counted.get(label, 0) for label in context.labels}
 
 
-def _outliers(context: Context, judged: Judged, own: Neighbours) -> dict[str, Any]:
+def _outliers(context: Context, judged: Regressed, own: Neighbours) -> dict[str, Any]:
     """Rows of each split far from the training rows, with the furthest as examples."""
     out = {}
     for split in SPLITS:
@@ -237,7 +313,7 @@ def _outliers(context: Context, judged: Judged, own: Neighbours) -> dict[str, An
     return out
 
 
-def _curve(context: Context, judged: Judged) -> dict[str, Any] | None:
+def _curve(context: Context, judged: Regressed) -> dict[str, Any] | None:
     """The validation score of a regression on growing parts of the training rows, and what a power law makes of it."""
     held_out = load_features(context.rundir.path, "validation")["mean"]
     names = context.table("train")[judged.rows]["id"]
@@ -249,10 +325,10 @@ def _curve(context: Context, judged: Judged) -> dict[str, Any] | None:
         targets = judged.targets[chosen]
         if len(np.unique(targets)) < 2:
             return float("nan")
-        linear = fit_logistic(
-            judged.features_NE[chosen.tolist()], targets, len(context.labels), Penalty(judged.strength, tolerance=TOLERANCE)
-        )
-        return context.score(linear(held_out))
+        features_NE, penalty = judged.features_NE[chosen.tolist()], Penalty(judged.strength, tolerance=TOLERANCE)
+        if context.given.kind == "number":
+            return context.score(fit_ridge(features_NE, targets, penalty)(held_out))
+        return context.score(fit_logistic(features_NE, targets, len(context.labels), penalty)(held_out))
 
     context.watch(Progress("inspect", len(STRENGTHS), len(STRENGTHS), note="learning curve on frozen features"))
     curve = learning_curve(ids, score, curve_sizes(rows), CURVE_DRAWS, context.given.seed)
