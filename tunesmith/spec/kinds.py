@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-TaskName = Literal["text-classification", "text-regression", "sentence-similarity"]
-Kind = Literal["class", "classes", "number"]
-"""One class a row, a set of classes a row, or a number a row."""
+Labelling = Literal["text-classification", "text-regression", "sentence-similarity", "question-answering"]
+Writing = Literal["summarization", "translation", "text2text-generation"]
+"""Tasks that write a text for a text."""
+TaskName = Labelling | Writing
+Kind = Literal["class", "classes", "number", "answers", "text"]
+"""One class a row, a set of classes a row, a number a row, the spans of a text that answer a question, or a text to be written for a row."""
 
-KINDS: dict[str, Kind] = {"text-classification": "class", "text-regression": "number", "sentence-similarity": "number"}
-PAIRED = ("sentence-similarity",)
+KINDS: dict[str, Kind] = {
+    "text-classification": "class",
+    "text-regression": "number",
+    "sentence-similarity": "number",
+    "question-answering": "answers",
+}
+KINDS |= dict.fromkeys(get_args(Writing), "text")
+NEVER_COPIES = ("summarization", "translation")
+"""Tasks whose target is never the text itself: such rows are mistakes, and dropped."""
+PAIRED = ("sentence-similarity", "question-answering")
 """Tasks whose rows always have two texts."""
 OF_CLASSES: tuple[Kind, ...] = ("class", "classes")
 

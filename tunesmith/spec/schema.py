@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from tunesmith.spec.answering import Answering as Answering
 from tunesmith.spec.augmentation import Augment as Augment
 from tunesmith.spec.augmentation import Beams as Beams
 from tunesmith.spec.augmentation import Paraphrase as Paraphrase
@@ -22,6 +23,9 @@ from tunesmith.spec.craft import RDrop as RDrop
 from tunesmith.spec.craft import Regularization as Regularization
 from tunesmith.spec.craft import Soup as Soup
 from tunesmith.spec.craft import Swa as Swa
+from tunesmith.spec.generation import BeamSearch as BeamSearch
+from tunesmith.spec.generation import Generation as Generation
+from tunesmith.spec.generation import Greedy as Greedy
 from tunesmith.spec.heads import KNN as KNN
 from tunesmith.spec.heads import MLP as MLP
 from tunesmith.spec.heads import Head as Head
@@ -169,6 +173,10 @@ class Data(Part):
     """Rows with the same text and different labels: drop them all, or keep one with the label of the majority."""
     group: str | None = None
     """Column that says which rows belong together (patient, speaker, source): a group is never in two splits."""
+    answer_start: str | None = None
+    """Column with the start of the answer in characters, where answers are texts; found by its name, or the answer is searched."""
+    contexts: Literal["together", "apart"] = "together"
+    """Questions about one text are never in two splits that are made here ("together"), as with `group`."""
     split: SplitRule = Stratified()
     """How rows are set apart when there is no validation or test table."""
     near_duplicates: NearDuplicates | None = NearDuplicates()
@@ -268,8 +276,8 @@ class Evaluate(Part):
     """Coverage of the bootstrap intervals."""
     resamples: int = Field(default=1000, ge=100, le=100000)
     """Bootstrap resamples."""
-    baselines: tuple[Literal["majority", "features"], ...] = ("majority", "features")
-    """What the model is compared with: always the most frequent class, or the mean number; a regression on frozen features."""
+    baselines: tuple[Literal["majority", "features", "lexical"], ...] = ("majority", "features")
+    """What the model is compared with: always the most frequent class, or the mean number; a regression on frozen features; the sentence nearest to a question."""
     folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
     """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""
     mistakes: int = Field(default=20, ge=0, le=1000)
@@ -312,7 +320,7 @@ class Spec(Part):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.\- ]*$")
     """Name of the run; its directory is runs/NAME."""
     task: TaskName = "text-classification"
-    """What the model learns to do: classes of a text, a number for a text, or a number for how alike two texts are."""
+    """What the model learns to do: classes of a text, a number for a text, a number for how alike two texts are, or answers in a text."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random stream of the run derives from it."""
     data: Data
@@ -323,8 +331,12 @@ class Spec(Part):
     """Which weights are trained."""
     train: Train = Train()
     """How they are fitted."""
+    answers: Answering = Answering()
+    """How answers are found in a text."""
     store: Store = Store()
     """Frozen work is done once."""
+    generation: Generation = Generation()
+    """How answers are written, where labels are texts."""
     evaluate: Evaluate = Evaluate()
     """How the result is judged."""
     card: Card = Card()
