@@ -112,9 +112,48 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+PROBES = {
+    "every weight": "strategy.kind=full", "top blocks, with the store": "strategy.kind=layers", "gradual unfreezing": "strategy.kind=gradual",
+    "biases": "strategy.kind=bitfit", "LoRA": "strategy.kind=lora", "IA3": "strategy.kind=ia3", "prompt tuning": "strategy.kind=prompt_tuning",
+    "prefix tuning": "strategy.kind=prefix_tuning", "regression on features": "strategy.kind=features",
+    "other heads on features": "strategy={kind: features, head: search}", "cross-validation": "evaluate.folds=3",
+    "wrong labels named": "data.suspects.kind=report", "wrong labels dropped": "data.suspects.kind=drop",
+    "several annotators": "data.annotator=who", "reviewers' decisions": "data.decisions=review.csv", "rules for labels": "data.standardise=[label_spelling]",
+    "changed copies of rows": "train.augment={operations: [keyboard]}", "distillation": "train.distill={teacher: runs/t}",
+    "R-Drop": "train.regularization.kind=r_drop", "mixup": "train.regularization.kind=mixup", "averages of weights": "train.averaging.kind=ema",
+    "label smoothing": "train.label_smoothing=0.1", "class weights": "train.class_weights=balanced", "range test": "train.learning_rate=find",
+}  # fmt: skip
+
+
+def support() -> str:
+    """Markdown of what each task can be combined with, found by asking the spec's own checks."""
+    from tunesmith.core.errors import SpecError
+    from tunesmith.spec.check import check_spec
+    from tunesmith.spec.load import load_spec
+    from tunesmith.tasks.make import TASKS, metric_names
+
+    def answer(task: str, setting: str) -> str:
+        base = {"name": "probe", "task": task, "data": {"train": "table.csv"}}
+        try:
+            spec = load_spec(base, [setting])
+        except SpecError:
+            return "no"
+        plain = {str(issue) for issue in check_spec(load_spec(base), metric_names(load_spec(base)))}
+        where = setting.split("=")[0].split(".")
+        refused = [i for i in check_spec(spec, metric_names(spec)) if str(i) not in plain and i.where.split(".")[:2] == where[:2]]
+        told = [i for i in refused if "must exist" not in str(i) and "must be a run directory" not in str(i)]
+        return "no" if told or any(i.where == "strategy.head" for i in check_spec(spec, metric_names(spec))) else "yes"
+
+    tasks = list(TASKS)
+    lines = [HEADER + "# What goes with what", "", "Asked of the spec's own checks; a run refuses what stands here as no, and says why.", "",
+             "| | " + " | ".join(f"`{task}`" for task in tasks) + " |", "|---|" + "---|" * len(tasks)]  # fmt: skip
+    lines += [f"| {title} | " + " | ".join(answer(task, setting) for task in tasks) + " |" for title, setting in PROBES.items()]
+    return "\n".join([*lines, ""])
+
+
 def pages() -> dict[str, str]:
     """Text of every generated page by its name in docs/."""
-    return {"cli.md": cli(), "spec.md": spec(), "metrics.md": metrics()}
+    return {"cli.md": cli(), "spec.md": spec(), "metrics.md": metrics(), "support.md": support()}
 
 
 if __name__ == "__main__":

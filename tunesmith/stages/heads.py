@@ -365,5 +365,6 @@ def head_findings(stage: StageWriter, shipped: Any) -> list[Finding]:
 def _compared(logits_HC: Tensor, context: Context) -> Tensor:
     """Probabilities, or numbers in units of the spread of the validation rows."""
     if context.given.kind == "number":
-        return logits_HC.double() / max(float(context.table("validation")["label"].std() or 0.0), 1e-12)  # type: ignore[arg-type]
+        spread = max(float(context.task.targets(context.table("validation")).std()), 1e-12)
+        return logits_HC.double() / spread
     return torch.sigmoid(logits_HC.double()) if context.given.kind == "classes" else torch.softmax(logits_HC.double(), -1)
