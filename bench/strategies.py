@@ -68,7 +68,7 @@ def trainer(model: Any, rows: list[dict[str, Any]], collate: Callable[..., Any],
         extra |= {"train_sampling_strategy": "group_by_length"} if "input_ids" in rows[0] else {}
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=options.peer_epochs, per_device_train_batch_size=BATCH, learning_rate=RATE,
+            output_dir=folder, num_train_epochs=options.peer_epochs, per_device_train_batch_size=BATCH, learning_rate=options.rate,
             save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, seed=options.seed, **extra)  # fmt: skip
         peer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
         started = time.perf_counter()
@@ -89,13 +89,13 @@ def ours(model: Any, task: Any, rows: Any, options: argparse.Namespace) -> dict[
     dials = {
         "epochs": options.epochs,
         "batch_size": BATCH,
-        "learning_rate": RATE,
+        "learning_rate": options.rate,
         "warmup_ratio": 0.0,
         "weight_decay": 0.0,
         "patience": None,
     }
     spec = load_spec({"name": "bench", "seed": options.seed, "data": {"train": "unused"}, "train": {**dials, "precision": precision},
-                      "strategy": {"kind": "layers", "top": options.top}})  # fmt: skip
+                      "strategy": {"kind": "layers", "top": options.top} if options.top else {"kind": "full"}})  # fmt: skip
     few = type(rows)(rows.rows[:64], rows.lengths[:64], 0)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -325,6 +325,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--top", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--peer-epochs", type=int, default=1)
