@@ -63,7 +63,7 @@ def text_part(searched: Searched, data: Data) -> dict[str, Any]:
             "crowded_rows": near.crowded,
             **_cluster_sizes(near.clusters_N),
         },
-        "group": None if searched.groups is None else {"column": data.group, "groups": searched.groups},
+        "group": None if searched.groups is None else {"column": data.group or "text_pair", "groups": searched.groups},
         "pairs": searched.pairs.cast({"split": pl.String, "other_split": pl.String}).to_dicts(),
     }
 

@@ -11,7 +11,10 @@ from typing import Literal
 import polars as pl
 
 from tunesmith.data.columns import cleaned_label
-from tunesmith.data.numbers import label_text, shown_label
+from tunesmith.data.marked import PROBLEM, followed
+from tunesmith.data.numbers import label_text, shown_label, strata
+from tunesmith.data.spans import ANSWERS, NOWHERE
+from tunesmith.data.targets import kept_text
 
 SPLITS = ("train", "validation", "test")
 CHUNK = 65536
@@ -23,6 +26,10 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty_text"
     EMPTY_LABEL = "empty_label"
     NO_NUMBER = "no_number"
+    BAD_SPANS = "bad_spans"
+    SAME_AS_TEXT = "same_as_text"
+    OTHER_TARGET = "other_target"
+    NO_ANSWER_THERE = "answer_not_in_text"
     CONFLICTING_LABELS = "conflicting_labels"
     DUPLICATE = "duplicate"
     IN_OTHER_SPLIT = "in_other_split"
@@ -40,6 +47,10 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.EMPTY_TEXT: "The text is empty, or nothing but whitespace and control characters.",
     Reason.EMPTY_LABEL: "There is no label.",
     Reason.NO_NUMBER: "The label is not a finite number.",
+    Reason.SAME_AS_TEXT: "The target is the text itself, which nobody would have to write.",
+    Reason.OTHER_TARGET: "The same text with another target appears before, in the same table: the first one stays.",
+    Reason.BAD_SPANS: "A span is empty, outside the text, not where its text is, over another or through a character; or tags are missing.",
+    Reason.NO_ANSWER_THERE: "No answer is in the text at its start, or exactly once elsewhere.",
     Reason.CONFLICTING_LABELS: "The same text appears with different labels.",
     Reason.DUPLICATE: "The same text with the same label appears before, in the same table.",
     Reason.IN_OTHER_SPLIT: "The same text is in the test table, or a training row's text is in the validation table.",
@@ -70,20 +81,48 @@ def clean(table: pl.DataFrame, on_conflict: Literal["drop", "majority"]) -> Clea
     stay, at most two in a row; outer whitespace goes. Case stays.
     """
     texts = [name for name in ("text", "text_pair") if name in table.columns]
+    answers = table.schema["label"] == ANSWERS
     label = cleaned_label(pl.col("label")) if table.schema["label"] == pl.String else pl.col("label")
-    rows = table.with_columns(*(cleaned_text(pl.col(name)) for name in texts), label.alias("label"))
+    changed_texts = texts[:1] if answers else texts  # answers point into the second text: it stays as it is
+    given = table.with_columns(pl.col(name).fill_null("") for name in texts)
+    rows = given.with_columns(*(cleaned_text(pl.col(name)) for name in changed_texts), label.alias("label"))
+    if PROBLEM in rows.columns:
+        rows = followed(given["text"], rows)
     changed = sum(int((rows[name] != table[name].fill_null("")).sum()) for name in texts)
     gone: list[pl.DataFrame] = []
-    rows = _without(rows, pl.any_horizontal(pl.col(name) == "" for name in texts), Reason.EMPTY_TEXT, pl.lit(""), gone)
+    rows = _without(rows, pl.any_horizontal(cleaned_text(pl.col(name)) == "" for name in texts), Reason.EMPTY_TEXT, pl.lit(""), gone)
     empty = pl.col("label").fill_null("") == "" if rows.schema["label"] == pl.String else pl.col("label").is_null()
     rows = _without(rows, empty, Reason.EMPTY_LABEL, pl.lit(""), gone)
     if rows.schema["label"].is_numeric():
         rows = _without(rows, pl.col("label").is_nan(), Reason.NO_NUMBER, pl.lit(""), gone)
+    if answers:
+        rows = _without(rows, pl.col("label").list.first().struct.field("start") == NOWHERE, Reason.NO_ANSWER_THERE, pl.lit(""), gone)
+    if PROBLEM in rows.columns:
+        rows = _with_sound_spans(rows, gone)
     rows = rows.insert_column(0, content_ids(rows))
     rows = _without_conflicts(rows, on_conflict, gone)
     first = pl.col("source").first().over("id")
     rows = _without(rows, ~pl.col("id").is_first_distinct(), Reason.DUPLICATE, pl.format("same as {}", first), gone)
     return Cleaned(rows, _all(gone), changed)
+
+
+def clean_targets(table: pl.DataFrame, *, copies: bool) -> Cleaned:
+    """One plain table of texts and targets, cleaned: without empty ones, further targets of a text, and duplicates; NFC is all that changes.
+
+    `copies`: rows whose target is the text itself stay.
+    """
+    rows = table.with_columns(kept_text(pl.col("text")), kept_text(pl.col("label")))
+    changed = sum(int((rows[name] != table[name].fill_null("")).sum()) for name in ("text", "label"))
+    gone: list[pl.DataFrame] = []
+    rows = _without(rows, cleaned_text(pl.col("text")) == "", Reason.EMPTY_TEXT, pl.lit(""), gone)
+    rows = _without(rows, cleaned_text(pl.col("label")) == "", Reason.EMPTY_LABEL, pl.lit(""), gone)
+    if not copies:
+        rows = _without(rows, cleaned_text(pl.col("text")) == cleaned_text(pl.col("label")), Reason.SAME_AS_TEXT, pl.lit(""), gone)
+    rows = rows.insert_column(0, content_ids(rows))
+    same, first = pl.format("same as {}", pl.col("source").first().over("id")), pl.col("id").is_first_distinct()
+    another = pl.col("label") != pl.col("label").first().over("id")
+    rows = _without(rows, another, Reason.OTHER_TARGET, pl.format("the text is that of {}", pl.col("source").first().over("id")), gone)
+    return Cleaned(_without(rows, ~first, Reason.DUPLICATE, same, gone), _all(gone), changed)
 
 
 def clean_across(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
@@ -101,17 +140,21 @@ def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str
     """Splits whose validation and test rows have only labels that a training row has, and the rows that left."""
     kept, gone = dict(splits), list[pl.DataFrame]()
     known = splits["train"]["label"]
-    if known.dtype.is_numeric():
+    if known.dtype.is_numeric() or known.dtype == ANSWERS:
         return kept, _all(gone)
-    labels = (known.explode(empty_as_null=True) if known.dtype == pl.List else known).drop_nulls().unique().implode()
+    several = known.dtype == pl.List
+    labels = (strata(known).explode(empty_as_null=True) if several else known).drop_nulls().unique().implode()
     for name in ("validation", "test"):
-        if known.dtype == pl.List:
-            unknown = ~pl.col("label").list.eval(pl.element().is_in(labels)).list.all()
-        else:
-            unknown = ~pl.col("label").is_in(labels)
         if name in kept:
-            kept[name] = _without(kept[name], unknown, Reason.UNKNOWN_LABEL, pl.lit(f"in {name}"), gone)
+            here = strata(kept[name]["label"])
+            unknown = ~(here.list.eval(pl.element().is_in(labels)).list.all() if several else here.is_in(labels))
+            kept[name] = _without(kept[name], pl.lit(unknown), Reason.UNKNOWN_LABEL, pl.lit(f"in {name}"), gone)
     return kept, _all(gone)
+
+
+def _with_sound_spans(rows: pl.DataFrame, gone: list[pl.DataFrame]) -> pl.DataFrame:
+    """Rows whose spans are sound, without the column that says what is wrong with others."""
+    return _without(rows, pl.col(PROBLEM).is_not_null(), Reason.BAD_SPANS, pl.col(PROBLEM), gone).drop(PROBLEM)
 
 
 def in_order(kept: dict[str, pl.DataFrame]) -> pl.DataFrame:

@@ -13,6 +13,8 @@ from tunesmith.core.records import Issue
 from tunesmith.data.load import SOURCE
 from tunesmith.data.numbers import check_numbers, numbers
 from tunesmith.data.sources.place import SPLIT_NAMES
+from tunesmith.data.spans import ANSWERS, answer_column, check_answers, context_groups, question_columns
+from tunesmith.data.targets import source_and_target, target_texts
 from tunesmith.spec.kinds import PAIRED, Kind, kind_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data
 
@@ -71,8 +73,11 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
     why: dict[str, str] = {}
     free = table.drop(set(told(data)) - {*(data.text or ()), asked})
     kind = kind_of(task, data.multi_label)
-    text = data.text or _infer_text(free, asked, why)
-    label = asked or (_infer_number(free, text, why) if kind == "number" else _infer_label(free, text, why))
+    if kind == "text":
+        text, label = source_and_target(free.drop(SOURCE, strict=False), data.text, asked, why)
+    else:
+        text = data.text or (question_columns(free.columns) if kind == "answers" else _infer_text(free, asked, why))
+        label = asked or _label_of_kind(free, text, why, kind)
     why |= {name: "named in the spec" for name in (*text, label) if name and name not in why}
     if len(names) == 1:
         found = f"one column, {names[0]!r}"
@@ -85,8 +90,10 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
             Issue("data.label", "must be found among the columns", _listed(names), "Set data.label to the column with the label.")
         )
     if text and len(text) == 1 and task in PAIRED:
-        remedy = "Set data.text to the two columns: [sentence1, sentence2]."
+        remedy = f"Set data.text to the two columns: {'[question, context]' if kind == 'answers' else '[sentence1, sentence2]'}."
         issues.append(Issue("data.text", f"must be two columns for {task}", text[0], remedy))
+    if text and len(text) > 1 and kind == "text":
+        issues.append(Issue("data.text", f"must be one column for {task}", ", ".join(text), "Name the column with the source."))
     if issues:
         raise DataError(issues)
     why |= dict.fromkeys(told(data), "named in the spec")
@@ -137,12 +144,18 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
         raise DataError(issues)
     if columns.kind == "number":
         label = numbers(table[str(columns.label)])
+    elif columns.kind == "text":
+        label = target_texts(table[str(columns.label)])
+    elif columns.kind == "answers":
+        label = table[str(columns.label)]
     else:
         label = _label_lists(table, columns, data) if columns.kind == "classes" else _label_texts(table, columns)
     texts = text_columns(table, columns.text)
     more = [label.alias("label"), texts["source"]]
     if columns.group:
         more.append(_names(table[columns.group], "data.group").alias("group"))
+    elif columns.kind == "answers" and data.contexts == "together":
+        more.append(context_groups(texts["text_pair"]))
     if columns.annotator and columns.annotator in table.columns:
         more.append(_names(table[columns.annotator], "data.annotator").alias("annotator"))
     if columns.moment and columns.moment in table.columns:
@@ -196,6 +209,8 @@ def check_labels(label: pl.Series) -> list[Issue]:
     """Fatal problems of the labels of a whole training table: one class, too many, numbers to regress on; or useless numbers."""
     if label.dtype.is_numeric():
         return check_numbers(label)
+    if label.dtype == ANSWERS:
+        return check_answers(label)
     values = label.explode(empty_as_null=True).drop_nulls() if label.dtype == pl.List else label.drop_nulls()
     values = values.filter(values != "")
     classes, rows = values.n_unique(), label.len()
@@ -285,6 +300,16 @@ def _infer_label(table: pl.DataFrame, text: Sequence[str], why: dict[str, str]) 
     best = min(fitting, key=lambda name: (kinds[name] != pl.String, fitting[name]))
     why[best] = f"few different values: {fitting[best]} in {table.height} rows"
     return best
+
+
+def _label_of_kind(table: pl.DataFrame, text: Sequence[str], why: dict[str, str], kind: Kind) -> str | None:
+    """The column of labels of a kind, where one fits."""
+    if kind != "answers":
+        return _infer_number(table, text, why) if kind == "number" else _infer_label(table, text, why)
+    name = answer_column([name for name in table.columns if name not in text])
+    if name:
+        why[name] = "its name says that it holds answers"
+    return name
 
 
 def _infer_number(table: pl.DataFrame, text: Sequence[str], why: dict[str, str]) -> str | None:

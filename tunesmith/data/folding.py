@@ -18,6 +18,7 @@ import polars as pl
 from tunesmith.core.seeding import seed_for
 from tunesmith.data.clean import in_order, without_near_duplicates
 from tunesmith.data.near import near_duplicates, whole_text
+from tunesmith.data.numbers import has_classes, strata
 from tunesmith.data.profile import label_counts
 from tunesmith.data.split import Shares, Units, folds, split, split_by_time, time_folds, units_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data, Spec
@@ -71,7 +72,7 @@ def folding(splits: Mapping[str, pl.DataFrame], spec: Spec) -> Folding:
     left_out = [name for name in ("validation", "test") if stays_apart(name, data)]
     rows = in_order({name: table for name, table in splits.items() if name not in left_out})
     clusters_N = near_duplicates(whole_text(rows), data.near_duplicates.jaccard).clusters_N if data.near_duplicates else None
-    units = units_of(rows["id"], clusters_N, rows["group"] if data.group else None)
+    units = units_of(rows["id"], clusters_N, rows["group"] if "group" in rows.columns else None)
     begins_N, fold_N = None, np.zeros(len(rows), np.int64)
     if isinstance(data.split, ByTime):
         begins_U = np.full(len(units.rows_U), np.iinfo(np.int64).max)
@@ -119,17 +120,18 @@ def _units_among(units: Units, rows_N: Array) -> Units:
 
 
 def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
-    if test.schema["label"].is_numeric():
+    if not has_classes(test["label"]):
         return 0
     known = pl.Series(list(label_counts(train["label"])), dtype=pl.String).implode()
-    if test.schema["label"] == pl.List:
-        return int((~test["label"].list.eval(pl.element().is_in(known)).list.all()).sum())
-    return int((~test["label"].is_in(known)).sum())
+    label = strata(test["label"])
+    if label.dtype == pl.List:
+        return int((~label.list.eval(pl.element().is_in(known)).list.all()).sum())
+    return int((~label.is_in(known)).sum())
 
 
 def _problem(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> str:
     if not len(test):
         return "it has no rows: there are fewer clusters and groups than folds"
-    if not train.schema["label"].is_numeric() and len(label_counts(train["label"])) < 2:
+    if has_classes(train["label"]) and len(label_counts(train["label"])) < 2:
         return "the rows to train on have fewer than two classes"
     return "" if len(validation) else "no rows are left to select the weights on"

@@ -19,6 +19,7 @@ from tunesmith.data.clean import (
     by_place,
     clean,
     clean_across,
+    clean_targets,
     empty_dropped,
     in_order,
     without_moment,
@@ -33,11 +34,13 @@ from tunesmith.data.load import Loaded
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
+from tunesmith.data.spans import read_answers
 from tunesmith.data.split import Shares, Split, split, split_by_time, units_of
 from tunesmith.data.survey import survey
+from tunesmith.data.targets import check_targets
 from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
-from tunesmith.spec.kinds import OF_CLASSES
+from tunesmith.spec.kinds import NEVER_COPIES, OF_CLASSES
 from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
 
@@ -69,21 +72,22 @@ def prepare(spec: Spec) -> Prepared:
         DataError: with every problem that makes training impossible.
     """
     loaded, sources = _load(spec)
-    columns, tables = _plain(loaded, spec)
+    columns, tables, placed = _plain(loaded, spec)
     unnamed = unnamed_annotators(loaded["train"].table, columns, spec.data)
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
     del loaded
-    issues = check_labels(tables["train"]["label"])
+    writes = spec.kind == "text"
+    issues = check_targets(tables["train"]["label"]) if writes else check_labels(tables["train"]["label"])
     if issues:
         raise DataError(issues)
-    made = uniform(tables, spec.data)
+    made = uniform(tables, spec.data, spec.kind)
     agreed = agree(made.tables, spec.data)
     tables, gone = agreed.tables, [agreed.dropped]
     if columns.place:
         tables, unplaced = by_place(tables["train"])
         gone.append(unplaced)
-    cleaned = {name: clean(tables.pop(name), spec.data.on_conflict) for name in list(tables)}
+    cleaned = {name: _cleaned(tables.pop(name), spec) for name in list(tables)}
     kept, across = clean_across({name: part.kept for name, part in cleaned.items()})
     kept, reviewed, decided = decide(kept, spec.data)
     if columns.moment:
@@ -95,8 +99,8 @@ def prepare(spec: Spec) -> Prepared:
     searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec)
-    warnings += [*unnamed, *agreed.issues, *_warnings(splits, cleaned, parts), *group_warnings(kept["train"]), *decided.issues]
-    labels = sorted(label_counts(splits["train"]["label"]))
+    warnings += [*unnamed, *placed, *agreed.issues, *_warnings(splits, cleaned, parts, classes=not writes), *(group_warnings(kept["train"]) if spec.data.group else []), *decided.issues]
+    labels = [] if writes else sorted(label_counts(splits["train"]["label"]))
     story = Story(
         files,
         columns,
@@ -107,7 +111,7 @@ def prepare(spec: Spec) -> Prepared:
         text_part(searched, spec.data),
         decided.told,
         made,
-        survey(splits),
+        survey({name: rows.drop("label") for name, rows in splits.items()} if writes or spec.kind == "answers" else splits),
         sources,
         agreed.told,
     )
@@ -161,15 +165,25 @@ def _load(spec: Spec) -> tuple[dict[str, Loaded], list[dict[str, Any]]]:
     return loaded, [source.as_dict() for source in sources]
 
 
-def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl.DataFrame]]:
-    data = spec.data
+def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl.DataFrame], list[Issue]]:
+    """The chosen columns, the plain tables, and what became of answers that were not at their place."""
+    data, told = spec.data, list[Issue]()
     tables = {name: judgements(part.table, data)[0] for name, part in loaded.items()}
     data = judgements(loaded["train"].table.head(0), data)[1]
     columns = choose_columns(tables["train"], data, spec.task)
     issues = [issue for name, table in tables.items() for issue in require_columns(table, columns, name)]
     if issues:
         raise DataError(issues)
-    return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}
+    for name in tables if columns.kind == "answers" else ():
+        tables[name], more = read_answers(tables[name], (columns.text[1], str(columns.label)), data.answer_start, f"data.{name}")
+        told += more
+    return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}, told
+
+
+def _cleaned(table: pl.DataFrame, spec: Spec) -> Cleaned:
+    if spec.kind == "text":
+        return clean_targets(table, copies=spec.task not in NEVER_COPIES)
+    return clean(table, spec.data.on_conflict)
 
 
 def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
@@ -181,12 +195,12 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
     """The splits: given ones stay, others are cut from the training table by unit. And the training rows dropped as repeated."""
     data, train = spec.data, kept["train"]
     clusters_N = near.clusters_N[: len(train)] if near else None
-    units = units_of(train["id"], clusters_N, train["group"] if data.group else None)
+    units = units_of(train["id"], clusters_N, train["group"] if "group" in train.columns else None)
     shares = Shares(*(0.0 if name in kept else data.model_dump()[f"{name}_share"] for name in ("validation", "test")))
     if isinstance(data.split, ByTime):
         parts = split_by_time(train, units, train["moment"].to_numpy(), shares)
     else:
-        parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random))
+        parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random) and spec.kind != "text")
     parts = replace(parts, validation=kept.get("validation", parts.validation), test=kept.get("test", parts.test))
     if clusters_N is None or data.near_duplicates is None or data.near_duplicates.in_train == "keep":
         return parts, empty_dropped()
@@ -270,7 +284,7 @@ def _too_many_folds(units: int, spec: Spec) -> list[Issue]:
 APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null to let look-alikes part."
 
 
-def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], parts: Split) -> list[Issue]:
+def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], parts: Split, *, classes: bool) -> list[Issue]:
     """What does not stop a run but should be known before its score is believed."""
     issues = []
     if parts.late:
@@ -293,16 +307,16 @@ def _warnings(splits: dict[str, pl.DataFrame], cleaned: dict[str, Cleaned], part
                 fatal=False,
             )
         )
-    classes = label_counts(splits["train"]["label"])
+    counted = label_counts(splits["train"]["label"]) if classes else {}
     lower: dict[str, list[str]] = {}
-    for name in sorted(classes):
+    for name in sorted(counted):
         lower.setdefault(name.casefold(), []).append(name)
     for same in (group for group in lower.values() if len(group) > 1):
         issues.append(
             Issue("data.label", "should spell a class one way", " and ".join(same), "They are learned as different classes.", fatal=False)
         )
     for name in ("validation", "test"):
-        missing = sorted(set(classes) - set(label_counts(splits[name]["label"])) - set(parts.rare_classes))
+        missing = sorted(set(counted) - set(label_counts(splits[name]["label"])) - set(parts.rare_classes))
         if missing:
             found = f"none of {len(missing)}: {', '.join(missing[:5])}" + (", …" if len(missing) > 5 else "")
             issues.append(Issue(f"the {name} split", "should have rows of every class", found, "Their scores are unknown.", fatal=False))

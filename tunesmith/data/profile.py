@@ -13,8 +13,11 @@ from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
 from tunesmith.data.consensus import agreement_findings
 from tunesmith.data.load import FileRecord
-from tunesmith.data.numbers import described
+from tunesmith.data.marked import SPANS
+from tunesmith.data.numbers import described, has_classes
+from tunesmith.data.spans import described as described_answers
 from tunesmith.data.split import Split
+from tunesmith.data.targets import told_targets
 from tunesmith.data.uniform import Uniform
 
 QUANTILES = {"p1": 0.01, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p99": 0.99, "max": 1.0}
@@ -27,6 +30,7 @@ DECISIONS = {
     "undecided": "entries of review files without a usable decision",
 }
 SOURCE_COUNTS = {"kept": "rows kept of this source of training rows", "left_out": "rows left out of this source because of its weight"}
+TARGETS = {"min": "the shortest target", "p50": "half of the targets have at most", "p99": "nearly all targets have at most", "max": "the longest target", "same": "targets that are the text itself"}  # fmt: skip
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -88,6 +92,9 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "class_count": len(labels),
         "classes": _classes(splits, labels),
         "numbers": {name: described(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "number" else None,
+        "answers": {name: described_answers(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "answers" else None,
+        "contexts": splits["train"]["text_pair"].n_unique() if story.columns.kind == "answers" else None,
+        "targets": {name: told_targets(splits[name]) for name in SPLITS} if story.columns.kind == "text" else None,
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
         "examples": _examples(splits["train"]),
         "warnings": [str(issue) for issue in story.issues],
@@ -107,6 +114,14 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
         out.append(_count(f"data/dropped/{reason}", claim, profile["dropped"][reason]["rows"], "rows", rows["read"]))
     if profile["numbers"]:
         out += [_number(split, name, value) for split, told in profile["numbers"].items() for name, value in told.items() if name != "rows"]
+    elif profile["answers"]:
+        for name, told in profile["answers"].items():
+            claim = f"questions of the {SPLIT_NAMES[name]} split whose text holds no answer"
+            out.append(_count(f"data/without_answer/{name}", claim, told["without"], "rows", told["rows"]))
+        out.append(_count("data/contexts", "different texts that the training questions are about", profile["contexts"], "texts"))
+    elif profile["targets"]:
+        for name, told in profile["targets"].items():
+            out += [_count(f"data/targets/{name}/{key}", f"{TARGETS[key]}, {SPLIT_NAMES[name]} split", told[key], "rows" if key == "same" else "characters", told["rows"]) for key in TARGETS if told[key] is not None]  # fmt: skip
     else:
         out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
     for entry in profile["sources"]:
@@ -168,6 +183,8 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
     where |= {f"data/masked/{kind}": f"/standardise/masked/{kind}" for kind in profile["standardise"]["masked"]}
     where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
     where |= {f"data/numbers/{s}/{name}": f"/numbers/{s}/{name}" for s, told in (profile["numbers"] or {}).items() for name in told}
+    where |= {f"data/without_answer/{s}": f"/answers/{s}/without" for s in profile["answers"] or {}} | {"data/contexts": "/contexts"}
+    where |= {f"data/targets/{s}/{key}": f"/targets/{s}/{key}" for s in profile["targets"] or {} for key in TARGETS}
     where |= {
         "data/split/moved": "/split/moved",
         "data/split/large_units": "/split/large_units",
@@ -188,9 +205,11 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
 
 
 def label_counts(label: pl.Series) -> dict[str, int]:
-    """Rows of each label; a row with several labels counts for each. Numbers are no classes: nothing is counted."""
-    if label.dtype.is_numeric():
+    """Rows of each label; a row with several labels counts for each; spans of each type. Numbers and answers are no classes: nothing is counted."""
+    if not has_classes(label):
         return {}
+    if label.dtype == SPANS:
+        label = label.explode(empty_as_null=True).struct.field("label")
     values = label.explode(empty_as_null=True) if label.dtype == pl.List else label
     return {str(name): int(count) for name, count in values.drop_nulls().value_counts().iter_rows()}
 

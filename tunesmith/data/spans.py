@@ -127,11 +127,22 @@ def _pairs(value: object) -> list[Given] | None:
         return [(str(one), place) for one, place in zip(texts, starts, strict=True)]
     if not isinstance(value, list):
         return None
+    value = [_object(one) for one in value]
     if all(isinstance(one, str) for one in value):
         return [(str(one), None) for one in value]
     if not all(isinstance(one, Mapping) and isinstance(one.get("text"), str) for one in value):
         return None
     return [(one["text"], one.get("answer_start", one.get("start"))) for one in value]
+
+
+def _object(value: object) -> object:
+    """A JSON object that stands in a text, as the readers of tables leave it; anything else as it is."""
+    if isinstance(value, str) and value[:1] == "{" and '"text"' in value:
+        try:
+            return json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            return value
+    return value
 
 
 def _row(given: list[Given] | None, context: str, counts: Counter[str]) -> list[dict[str, Any]] | None:

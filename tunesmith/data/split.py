@@ -21,7 +21,7 @@ import polars as pl
 
 from tunesmith.core.seeding import unit_interval
 from tunesmith.data.near import connected
-from tunesmith.data.numbers import strata
+from tunesmith.data.numbers import has_classes, strata
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -98,7 +98,7 @@ def split(rows: pl.DataFrame, units: Units, seed: int, shares: Shares, *, strati
         return _parted(rows, units, natural_U, large=int(large_U.sum()))
     pairs = _classes_of_units(strata(rows["label"]), units.unit_N)
     counts = pairs.group_by("label").len().sort("label")
-    rare = [] if rows.schema["label"].is_numeric() else counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
+    rare = [] if not has_classes(rows["label"]) else counts.filter(pl.col("len") < FEWEST_UNITS)["label"].to_list()
     rare_units = pairs.filter(pl.col("label").is_in(rare))["unit"].unique().to_numpy()
     places_U = natural_U.copy()
     places_U[rare_units] = TRAIN

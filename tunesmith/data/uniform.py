@@ -12,6 +12,7 @@ import polars as pl
 from tunesmith.data.columns import Columns
 from tunesmith.data.personal import Kind, masked
 from tunesmith.data.standardise import LABEL_RULES, Name, Proposal, Rule, apply, proposals
+from tunesmith.spec.kinds import Kind as LabelKind
 from tunesmith.spec.schema import Data
 
 PROPOSAL_ROWS = 100_000
@@ -29,20 +30,23 @@ class Uniform:
     masked: dict[str, int]
 
 
-def uniform(tables: Mapping[str, pl.DataFrame], data: Data) -> Uniform:
-    """Plain tables (`text`, `label`, …) made uniform as the spec says; proposals come from the first rows of the training table."""
+def uniform(tables: Mapping[str, pl.DataFrame], data: Data, kind: LabelKind = "class") -> Uniform:
+    """Plain tables (`text`, `label`, …) made uniform as the spec says; proposals come from the first rows of the training table.
+
+    Targets that are texts are masked as the texts are, and not made uniform.
+    """
     train = tables["train"]
     columns = Columns(tuple(name for name in TEXTS if name in train.columns), None, "class", {})
     sample = train.head(PROPOSAL_ROWS)
     labels = pl.concat([table.select("label") for table in tables.values()])
-    words = train.schema["label"] in (pl.String, pl.List)  # numbers have no spelling
+    words = kind != "text" and train.schema["label"] in (pl.String, pl.List(pl.String))  # numbers and answers have no spelling
     shown = proposals(sample, columns) + (proposals(labels, replace(columns, text=(), label="label")) if words else [])
     rules = [p.rule for p in shown if p.rule.column == "label" and p.rule.name in data.standardise]
     changed: Counter[tuple[str, Name]] = Counter()
     hidden: Counter[Kind] = Counter()
     out = {}
     for name, table in tables.items():
-        done, counts, found = _texts(table, data)
+        done, counts, found = _texts(table, data, ("label",) if kind == "text" else ())
         done, of_labels = apply(done, rules)
         out[name] = done
         changed.update(counts)
@@ -58,7 +62,9 @@ def uniform_texts(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     return _texts(rows, data)[0]
 
 
-def _texts(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, dict[tuple[str, Name], int], Counter[Kind]]:
+def _texts(
+    rows: pl.DataFrame, data: Data, targets: tuple[str, ...] = ()
+) -> tuple[pl.DataFrame, dict[tuple[str, Name], int], Counter[Kind]]:
     columns = [name for name in TEXTS if name in rows.columns]
     names = [Name(name) for name in data.standardise if Name(name) not in LABEL_RULES]
     if "annotator" in rows.columns:  # one row of a file can be several judgements: its texts are changed and counted once
@@ -67,7 +73,7 @@ def _texts(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, dict[tuple[str
         return made.select(rows.columns), changes, hidden
     rows, counts = apply(rows, [Rule(column, name) for column in columns for name in names])
     found: Counter[Kind] = Counter()
-    for column in columns if data.mask else ():
+    for column in (*columns, *targets) if data.mask else ():
         texts, masks = masked(rows[column], [Kind(kind) for kind in data.mask])
         rows = rows.with_columns(texts.alias(column))
         found.update(masks)

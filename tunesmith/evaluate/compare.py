@@ -24,6 +24,7 @@ MAIN: dict[Kind, tuple[str, ...]] = {
     "class": ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"),
     "classes": ("micro_f1", "macro_f1", "subset_accuracy", "log_loss", "ece"),
     "number": ("spearman", "pearson", "rmse", "mae"),
+    "answers": ("f1", "exact_match", "has_answer_f1", "no_answer_accuracy"),
 }
 COLUMNS = ("run", "metric", "first run", "this run", "difference", "interval", "rows")
 
@@ -132,7 +133,7 @@ def _tested(path: Path) -> _Tested:
 
 def _compare(first: _Tested, other: _Tested) -> Comparison:
     if first.spec.kind != other.spec.kind:
-        words = {"class": "one label a row", "classes": "several labels a row", "number": "numbers"}
+        words = {"class": "one label a row", "classes": "several labels a row", "number": "numbers", "answers": "answers in texts"}
         found = f"{words[first.spec.kind]} in one run and {words[other.spec.kind]} in the other"
         raise RunError(Issue(f"{first.name} and {other.name}", "must have the same kind of labels", found))
     in_both = first.predictions.join(other.predictions.select("id", pl.col("label").alias("_label")), on="id", maintain_order="left")

@@ -9,6 +9,8 @@ import polars as pl
 from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.metrics import Answered
 from tunesmith.evaluate.numbers import numbers_from_table
+from tunesmith.evaluate.replies import replies_from_table
+from tunesmith.evaluate.texts import texts_from_table
 from tunesmith.spec.kinds import Kind
 
 
@@ -18,4 +20,8 @@ def answered(predictions: pl.DataFrame, kind: Kind, labels: Sequence[str]) -> An
     Raises:
         RunError: the table does not fit the kind and its classes, or holds no finite numbers.
     """
+    if kind == "text":
+        return texts_from_table(predictions)
+    if kind == "answers":
+        return replies_from_table(predictions)
     return numbers_from_table(predictions) if kind == "number" else answers_from_table(predictions, labels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from_arrays
 from tunesmith.evaluate.numbers import Numbers, ranks, weighted_correlation
+from tunesmith.evaluate.replies import Replies
+from tunesmith.evaluate.texts import Texts, bleu, chrf, rouge
 from tunesmith.spec.kinds import Kind
 
 
@@ -85,7 +87,7 @@ class Sample:
 
 
 Statistic = Callable[[Sample], Floats]
-Answered = Answers | Numbers
+Answered = Answers | Numbers | Replies | Texts
 """Labels and predictions of some rows."""
 
 
@@ -130,6 +132,11 @@ def metrics_for(kind: Kind) -> dict[str, Metric]:
 
 def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating]) -> float:
     """The named metric of what a task's `scores` gives, against its targets. NaN when it has no value."""
+    if kind == "text":
+        return METRICS[kind][name].value(Texts([str(target) for target in targets], [str(said) for said in scores]))
+    if kind == "answers":
+        said = [None if text is None else str(text) for text in scores.tolist()]
+        return float("nan") if None in said else METRICS[kind][name].value(Replies(targets.tolist(), [text or "" for text in said]))
     if not np.isfinite(scores).all():
         return float("nan")
     if kind == "number":
@@ -177,6 +184,11 @@ def _mean_where(values_RC: Floats, counts_RC: Bools) -> Floats:
 
 def _or_nan(part_R: Floats, whole_R: Floats) -> Floats:
     return np.divide(part_R, whole_R, out=np.full_like(part_R, np.nan), where=whole_R != 0)
+
+
+def _mean_of(sample: Sample, values_N: Floats, counts_N: Bools) -> Floats:
+    """Mean over the rows that count; NaN where none does."""
+    return _or_nan(sample.weights_RN @ (values_N * counts_N), sample.weights_RN @ counts_N.astype(np.float64))
 
 
 def _share_right(sample: Sample) -> Floats:
@@ -329,4 +341,39 @@ R2 = Metric(
     undefined="all true numbers are the same",
 )  # fmt: skip
 NUMBER = _by_name(SPEARMAN, PEARSON, RMSE, MAE, MSE, R2)
-METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER}
+
+F1 = Metric(
+    "f1", "F1 of words", "Words that predicted and right answer share, averaged over questions; no answer counts as right or wrong.",
+    lambda sample: sample.mean(sample.answers.f1_N),
+)  # fmt: skip
+EXACT_MATCH = Metric(
+    "exact_match", "Exact match", "Share of questions whose answer is right but for case, punctuation and articles.",
+    lambda sample: sample.mean(sample.answers.exact_N), is_row_share=True,
+)  # fmt: skip
+HAS_ANSWER_F1 = Metric(
+    "has_answer_f1", "F1 where there is an answer", "F1 of words over the questions whose text holds an answer.",
+    lambda sample: _mean_of(sample, sample.answers.f1_N, sample.answers.has_N), undefined="no question has an answer",
+)  # fmt: skip
+HAS_ANSWER_EXACT = Metric(
+    "has_answer_exact", "Exact match where there is an answer", "Exact match over the questions whose text holds an answer.",
+    lambda sample: _mean_of(sample, sample.answers.exact_N, sample.answers.has_N), undefined="no question has an answer",
+)  # fmt: skip
+NO_ANSWER_ACCURACY = Metric(
+    "no_answer_accuracy", "Right where there is none", "Share of the questions without an answer that were given none.",
+    lambda sample: _mean_of(sample, sample.answers.exact_N, ~sample.answers.has_N), undefined="every question has an answer",
+)  # fmt: skip
+ANSWERS = _by_name(F1, EXACT_MATCH, HAS_ANSWER_F1, HAS_ANSWER_EXACT, NO_ANSWER_ACCURACY)
+
+CHRF = Metric("chrf", "chrF", "Characters and sequences of up to six that written and right text share, 0 to 100.", chrf, upper=100.0)
+BLEU = Metric("bleu", "BLEU", "Words and sequences of up to four that the right texts have too, 0 to 100; short texts lose.", bleu, upper=100.0)
+EXACT_TEXT = Metric(
+    "exact_text", "Exact match", "Share of rows whose text is the right one, character by character.", _share_right, is_row_share=True
+)  # fmt: skip
+ROUGES = tuple(
+    Metric(name, title, f"{what} that written and right text share: F1, averaged over rows.", partial(rouge, name=name))
+    for name, title, what in (
+        ("rouge1", "ROUGE-1", "Words"), ("rouge2", "ROUGE-2", "Pairs of words"), ("rougeL", "ROUGE-L", "Longest common sequence of words"),
+    )
+)  # fmt: skip
+TEXT = _by_name(CHRF, BLEU, *ROUGES, EXACT_TEXT)
+METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT}

@@ -35,12 +35,14 @@ LOOP_ONLY = (
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
     "loss", "sampling", "averaging", "regularization", "distill", "activation_checkpointing",
 )  # fmt: skip
+LEAST_WINDOW = 16
+"""Tokens of the shortest window that holds a question and a part of its text."""
 UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "distill", "activation_checkpointing")
 
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    looked_at = (_files, _data, _kind, _strategy, _training, _craft, _augmentation)
+    looked_at = (_files, _data, _kind, _writing, _answers, _strategy, _training, _craft, _augmentation)
     return [*(issue for look in looked_at for issue in look(spec)), *_metric(spec, metrics)]
 
 
@@ -119,13 +121,48 @@ def _kind(spec: Spec) -> list[Issue]:
         "data.decisions": data.decisions, "data.suspects": isinstance(data.suspects, (DropSuspects, CorrectSuspects, DownWeightSuspects)),
         "data.standardise": [rule for rule in data.standardise if rule.startswith("label")],
         "train.class_weights": train.class_weights != "none",
-        "train.label_smoothing": train.label_smoothing, "train.loss": not isinstance(train.loss, CrossEntropy),
+        "train.label_smoothing": spec.kind != "text" and train.label_smoothing, "train.loss": not isinstance(train.loss, CrossEntropy),
         "train.sampling": train.sampling != "none", "train.augment": train.augment, "train.distill": train.distill,
         "train.regularization": train.regularization,
         "strategy.head": isinstance(spec.strategy, Features) and spec.strategy.head.kind != "logistic",
     }  # fmt: skip
     remedy = "Remove it, or use task: text-classification."
     return [Issue(where, f"is for classes, not for {spec.task}", _shown(spec, where), remedy) for where, given in told.items() if given]
+
+
+def _answers(spec: Spec) -> list[Issue]:
+    """What answers in a text cannot have, and what only they can."""
+    data, baselines = spec.data, spec.evaluate.baselines
+    if spec.kind != "answers":
+        given = {"data.answer_start": "answer_start" in data.model_fields_set, "data.contexts": "contexts" in data.model_fields_set,
+                 "answers": "answers" in spec.model_fields_set, "evaluate.baselines": "lexical" in baselines}  # fmt: skip
+        remedy = "Remove it, or use task: question-answering."
+        return [Issue(where, f"is for answers in a text, not for {spec.task}", "", remedy) for where, told in given.items() if told]
+    least = LEAST_WINDOW
+    told = {
+        "data.standardise": (data.standardise, "must be empty: answers point into the text as it is"),
+        "data.mask": (data.mask, "must be empty: answers point into the text as it is"),
+        "strategy.kind": (isinstance(spec.strategy, Features), "must train the network: features of whole texts hold no places"),
+        "train.head_start": ("head_start" in spec.train.model_fields_set and spec.train.head_start == "fitted",
+                             "must be random: a regression on features of whole texts is no start for a head that reads tokens"),
+        "evaluate.baselines": ("baselines" in spec.evaluate.model_fields_set and "features" in baselines,
+                               "must be of majority and lexical: features of whole texts hold no places"),
+        "model.max_length": (spec.model.max_length and spec.model.max_length < least, f"must be at least {least}: question and text"),
+    }  # fmt: skip
+    return [Issue(where, expected, _shown(spec, where)) for where, (given, expected) in told.items() if given]
+
+
+def _writing(spec: Spec) -> list[Issue]:
+    """What has a meaning only for texts that are written, or none for them."""
+    if spec.kind != "text":
+        remedy = "Remove it, or use task: text2text-generation."
+        given = "generation" in spec.model_fields_set
+        return [Issue("generation", f"is for texts that are written, not for {spec.task}", "", remedy)] if given else []
+    told = {
+        "data.on_conflict": "on_conflict" in spec.data.model_fields_set, "train.head_start": "head_start" in spec.train.model_fields_set,
+        "evaluate.folds": isinstance(spec.evaluate.folds, int), "strategy.kind": isinstance(spec.strategy, (Features, Prompts)),
+    }  # fmt: skip
+    return [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where, given in told.items() if given]
 
 
 def _shown(spec: Spec, where: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
+from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
@@ -23,6 +24,18 @@ RATES = {
 PATIENCE, FEW_VALIDATION_ROWS = 3, 300
 OPEN = {"train.precision": "auto", "evaluate.folds": "auto", "train.patience": "auto"}
 """How a value is left open; None where nothing stands here."""
+BY_KIND: dict[Kind, dict[str, tuple[Any, str]]] = {
+    "answers": {
+        "train.head_start": ("random", "a regression on features of whole texts is no start for a head that reads tokens"),
+        "evaluate.baselines": (("majority", "lexical"), "the baselines of answers in a text"),
+    },
+    "text": {
+        "train.head_start": ("random", "the output layer is the pretrained one: nothing is fitted to start it"),
+        "evaluate.baselines": (("copy", "retrieval"), "the baselines of texts that are written"),
+        "evaluate.folds": (None, "answers of models of folds are not written: it would take too long"),
+    },
+}
+"""What a kind of labels has in place of a default, with the reason."""
 FIND = "find"
 """How a value is left to a measurement."""
 
@@ -32,7 +45,7 @@ class Facts:
     """What derivations may look at. Token lengths include special tokens.
 
     `rows` counts all splits, `fewest_test_rows` the test rows of the rarest class; `found_rate` is a rate that a range test
-    suggests, with the rule, where one was made.
+    suggests, with the rule, where one was made; `targets_p99` is of tokens of targets, where these are texts.
     """
 
     train_rows: int
@@ -43,6 +56,7 @@ class Facts:
     rows: int
     fewest_test_rows: int
     validation_rows: int
+    targets_p99: int | None = None
     found_rate: tuple[float, str] | None = None
 
 
@@ -81,7 +95,12 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         "evaluate.metric": (facts.first_metric, "the task's first metric"),
         "evaluate.folds": _folds(spec, facts),
     }
+    if facts.targets_p99 is not None:
+        derived["generation.max_new_tokens"] = _max_new_tokens(facts)
+    for path, value in BY_KIND.get(spec.kind, {}).items():
+        derived[path] = value
     open_paths = {path for path in derived if flatten(spec)[path] in (OPEN.get(path), FIND)}
+    open_paths |= BY_KIND.get(spec.kind, {}).keys() - set(_given(spec))
     filled = spec
     for path in open_paths:
         part, name = path.split(".")
@@ -118,6 +137,14 @@ def _max_length(spec: Spec, facts: Facts) -> tuple[int, str]:
         limit = f"the model's limit{f', less {prompts} virtual tokens' if prompts else ''}"
         return max(facts.model_max_length - prompts, 4), f"{limit}; the 99th percentile of the rows is {facts.tokens_p99} tokens"
     return covering, f"covers the 99th percentile of the rows, {facts.tokens_p99} tokens"
+
+
+def _max_new_tokens(facts: Facts) -> tuple[int, str]:
+    assert facts.targets_p99 is not None, "only where targets are texts"
+    covering = math.ceil(facts.targets_p99 / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    if covering > facts.model_max_length:
+        return facts.model_max_length, f"the model's limit; the 99th percentile of the targets is {facts.targets_p99} tokens"
+    return covering, f"covers the 99th percentile of the targets, {facts.targets_p99} tokens"
 
 
 def _virtual_tokens(spec: Spec) -> int:

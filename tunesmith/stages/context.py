@@ -141,7 +141,9 @@ class Context:
         return self.task.encode(rows.drop("label"), self.processor, self.spec.model.max_length)
 
     def training_encoding(self) -> Encoding:
-        """`training` and `copies` as encoded rows."""
+        """`training` and `copies` as encoded rows; windows over texts come with their targets."""
+        if self.given.kind == "answers":
+            return self.encoding("train")
         whole, training = self.encoding("train"), self.training
         rows = [whole.rows[row] for row in training.rows]
         lengths = [whole.lengths[row] for row in training.rows]

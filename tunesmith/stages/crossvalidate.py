@@ -23,6 +23,7 @@ from tunesmith.data.folding import Fold, Folding, fold_of, folding
 from tunesmith.evaluate.evaluate import FOLDS, Judging, differences, findings_of
 from tunesmith.evaluate.folds import fold_findings
 from tunesmith.evaluate.predict import predict
+from tunesmith.evaluate.replies import best_threshold, with_threshold
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.headed import load_shipped
@@ -32,6 +33,7 @@ from tunesmith.stages import augment, inspect, train
 from tunesmith.stages.context import SPLITS, Context, stage_inputs
 from tunesmith.stages.embed import load_features, rows_to_embed
 from tunesmith.stages.evaluate import baseline_answers
+from tunesmith.tasks.make import can_be_empty
 
 COPIED = ("data/labels.json", "data/profile.json", "resolved.yaml")
 PASSING = ("model", "features", "checkpoints", "data")
@@ -162,6 +164,9 @@ def _evaluate(inner: Context, stage: StageWriter) -> None:
     model = load_shipped(inner.task.head, inner.rundir.path / "model", inner.spec.model.trust_remote_code)
     rows = inner.table("test")
     predictions = predict(model, inner.task, rows, inner.encoding("test"), inner.rows_watch("evaluate"))
+    if can_be_empty(inner.given, inner.table("train")):
+        validation = predict(model, inner.task, inner.table("validation"), inner.encoding("validation"))
+        predictions = with_threshold(predictions, best_threshold(validation)[0])
     stage.write("predictions/test.parquet", predictions.write_parquet)
     for name in inner.spec.evaluate.baselines:
         stage.write(f"predictions/test.{name}.parquet", baseline_answers(inner, stage, name).write_parquet)

@@ -44,7 +44,7 @@ def embed(context: Context, stage: StageWriter) -> None:
         rows_to_embed(context).items(), reverse=True
     ):  # validation and test before train, which is compared with them
         made[split] = _embedded(context, network, split, rows)
-    if context.spec.data.near_duplicates is not None:
+    if context.spec.data.near_duplicates is not None and context.given.kind != "answers":
         made["train"] = _with_likeliest(context, network, made)
     for split, (rows, features) in made.items():
         tensors = {"row": torch.tensor(rows), "head_input": features.head_input_NE, "mean": features.mean_NE}
@@ -97,6 +97,8 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
+    if spec.kind == "answers":
+        return {}  # features are of whole texts, and an encoded row is a window
     baseline, everything = "features" in spec.evaluate.baselines, _reads_features(spec)
     compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
     wants = {

@@ -17,12 +17,15 @@ from tunesmith.evaluate import baselines
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
 from tunesmith.evaluate.numbers import INTERVAL, conformal_half_width, numbers_from_table, with_intervals
 from tunesmith.evaluate.predict import predict
+from tunesmith.evaluate.lexical import most_frequent, nearest_sentence
+from tunesmith.evaluate.replies import THRESHOLD, best_threshold, with_threshold
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.load import device
 from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
 from tunesmith.tasks.base import NOTHING
+from tunesmith.tasks.make import can_be_empty
 
 PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars", "scikit-learn", "numpy", "safetensors")
 
@@ -31,13 +34,16 @@ def evaluate(context: Context, stage: StageWriter) -> None:
     """Write predictions/ and the scores of the model and of its baselines."""
     model = load_shipped(context.task.head, context.rundir.path / "model", context.spec.model.trust_remote_code)
     started = time.perf_counter()
-    test, half = pl.DataFrame(), None
+    test, half, threshold = pl.DataFrame(), None, None
     for split in ("validation", "test"):
         rows = context.table(split)
         test = predict(model, context.task, rows, context.encoding(split), context.rows_watch("evaluate", split))
         if context.given.kind == "number":
             half = _half_width(context, stage, test) if half is None else half
             test = with_intervals(test, half)
+        if context.given.kind == "answers":
+            threshold = _threshold(context, stage, test) if threshold is None else threshold
+            test = with_threshold(test, threshold)
         judging = _judge(context, stage, test, split)
     stage.find(*clean_findings(test, leaking_test_rows(context.rundir.path), judging))
     rows_seen = len(context.table("validation")) + len(context.table("test"))
@@ -61,6 +67,9 @@ def _judge(context: Context, stage: StageWriter, predictions: pl.DataFrame, file
 
 def baseline_answers(context: Context, stage: StageWriter, name: str) -> pl.DataFrame:
     """Predictions of a baseline, learned from the context's training rows, on its test rows."""
+    if context.given.kind == "answers":
+        test = context.table("test")
+        return most_frequent(context.table("train"), test) if name == "majority" else nearest_sentence(test)
     return _majority(context) if name == "majority" else _features(context, stage)
 
 
@@ -79,6 +88,20 @@ def _half_width(context: Context, stage: StageWriter, validation: pl.DataFrame) 
     else:
         stage.find(Finding(INTERVAL, claim, half, n=len(validation), note=note))
     return half
+
+
+def _threshold(context: Context, stage: StageWriter, validation: pl.DataFrame) -> float:
+    """The margin above which a question gets no answer, from the validation rows; infinite where every training row has one."""
+    claim = "By how much the logits of no answer must be above those of the best span for a question to get none"
+    if not can_be_empty(context.given, context.table("train")):
+        told = context.given.answers.no_answer == "never" and "the spec says that there is always an answer"
+        note = told or "every training row has an answer, so every question gets one"
+        stage.find(Finding(THRESHOLD, claim, None, source="unknown", note=note))
+        return math.inf
+    threshold, reached = best_threshold(validation)
+    note = f"chosen for the F1 of the validation rows, {reached:.4f}, by which the weights were chosen too"
+    stage.find(Finding(THRESHOLD, claim, threshold, n=len(validation), note=note))
+    return threshold
 
 
 def _features(context: Context, stage: StageWriter) -> pl.DataFrame:

@@ -12,11 +12,12 @@ from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.losses import robust_loss
+from tunesmith.tasks.question_answering import ANSWER_METRICS, QuestionAnswering
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
 from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, SentenceSimilarity, TextRegression
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity)}
-METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering)}
+METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS, "answers": ANSWER_METRICS}
 
 
 def metric_names(spec: Spec) -> tuple[str, ...]:
@@ -35,6 +36,8 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
             from them, or from `train` when left out. Numbers are learned in units of their spread, and are plain when left out.
     """
     pair = "text_pair" in train.columns
+    if spec.kind == "answers":
+        return QuestionAnswering(options=spec.answers, can_be_empty=can_be_empty(spec, train))
     if spec.kind == "number":
         scale = None if trained is None else Scale(float(trained.mean()), max(float(trained.std()), 1e-12))
         return (SentenceSimilarity if spec.task == SentenceSimilarity.name else TextRegression)(pair=pair, scale=scale)
@@ -46,3 +49,8 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
         weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
     options |= {"label_smoothing": spec.train.label_smoothing, "focal_gamma": gamma, "row_loss": robust_loss(spec.train.loss)}
     return TextClassification(labels, **options, class_weights=weights)
+
+
+def can_be_empty(spec: Spec, train: pl.DataFrame) -> bool:
+    """True where training rows have no answer, and the spec does not say that there is always one."""
+    return spec.kind == "answers" and spec.answers.no_answer == "auto" and "label" in train.columns and bool((train["label"].list.len() == 0).any())

@@ -34,6 +34,7 @@ from tunesmith.models.fused import fused
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
 from tunesmith.spec.schema import Store
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
+from tunesmith.tasks.windows import WINDOW
 from tunesmith.train.head import for_the_loss
 
 Watch = Callable[[int, int], None]
@@ -228,7 +229,7 @@ def _difference(model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequenc
 
 
 def _key(row: Encoded) -> bytes:
-    named = sorted(name for name in row if name not in (*FOR_THE_LOSS, "weight", "pad", "stored"))
+    named = sorted(name for name in row if name not in (*FOR_THE_LOSS, "weight", "pad", "stored", WINDOW))
     return content_key(part for name in named for part in (name.encode(), np.asarray(row[name])))
 
 
