@@ -31,6 +31,7 @@ from tunesmith.data.consensus import agree, judgements, unnamed_annotators
 from tunesmith.data.decide import decide
 from tunesmith.data.leaks import group_leaks, text_leaks
 from tunesmith.data.load import Loaded
+from tunesmith.data.marked import read_spans
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
@@ -176,6 +177,9 @@ def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl
         raise DataError(issues)
     for name in tables if columns.kind == "answers" else ():
         tables[name], more = read_answers(tables[name], (columns.text[1], str(columns.label)), data.answer_start, f"data.{name}")
+        told += more
+    for name in tables if columns.kind == "spans" else ():
+        tables[name], more = read_spans(tables[name], (columns.text[0], str(columns.label)), columns.why)
         told += more
     return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}, told
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.core.rundir import RunDir
 from tunesmith.document import charts, story, tables, vocabulary
+from tunesmith.document.answers import told_answers
 from tunesmith.document.claims import Claims, html_document
 from tunesmith.document.contents import PREDICTIONS, Contents
 from tunesmith.document.templating import rendered
@@ -70,10 +71,17 @@ def _view(contents: Contents) -> dict[str, Any]:
         "seconds_total": story.seconds_total(contents),
         "command": shlex.quote(f"runs/{contents.name}"),
         **_classes(contents),
-        **(_confusion(contents) if contents.kind in OF_CLASSES else _numbers(contents)),
+        **_outcome(contents),
         **_curves(contents),
         **_settings(contents),
     }
+
+
+def _outcome(contents: Contents) -> dict[str, Any]:
+    """What the sections about right and wrong predictions walk over, by the kind of labels."""
+    if contents.kind == "answers":
+        return told_answers(contents)
+    return _confusion(contents) if contents.kind in OF_CLASSES else _numbers(contents)
 
 
 def _spans(contents: Contents) -> dict[str, Any] | None:

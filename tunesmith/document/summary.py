@@ -65,7 +65,10 @@ def _data(contents: Contents) -> list[Row]:
         action, changed = contents.quality["action"], _shown(contents, "labels/changed", "count")[0]
         treated = "" if action == "report" else f"{changed} {vocabulary.SUSPECT_RULES[action]}; "
         rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see review/suspects.csv"))
-    if contents.kind in OF_CLASSES:
+    if contents.kind == "answers":
+        without, _ = _shown(contents, "data/without_answer/train", "count")
+        rows.append(Row("data", "texts asked about", _shown(contents, "data/contexts", "count")[0], f"{without} questions without an answer"))
+    elif contents.kind in OF_CLASSES:
         rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     else:
         ends = " to ".join(_shown(contents, f"data/numbers/train/{end}", "plain")[0] for end in ("min", "max"))

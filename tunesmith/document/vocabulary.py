@@ -33,6 +33,11 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("root mean squared error", "size of the errors, in the unit of the numbers; large errors count more", True),
     "mae": Metric("mean absolute error", "how far a prediction is from the truth on average, in the unit of the numbers", True),
     "mse": Metric("mean squared error", "squared size of the errors on average", True),
+    "f1": Metric("F1 of words", "words that predicted and right answer share, averaged over questions"),
+    "exact_match": Metric("exact match", "share of questions whose answer is right, but for case, punctuation and articles"),
+    "has_answer_f1": Metric("F1 where there is an answer", "the same over the questions whose text holds an answer"),
+    "has_answer_exact": Metric("exact match where there is an answer", "the same over the questions whose text holds an answer"),
+    "no_answer_accuracy": Metric("right where there is none", "share of the questions without an answer that were given none"),
     "r2": Metric("R squared", "share of the variance of the numbers that the predictions explain; nought is what their mean would"),
 }
 
@@ -43,9 +48,10 @@ BASELINES = {
 OTHER_BASELINES: dict[str, dict[str, str]] = {
     "classes": {"majority": "always giving the labels that most rows have"},
     "number": {"majority": "always answering the mean of the training numbers", "features": "ridge regression on frozen features"},
+    "answers": {"majority": "always giving the most frequent answer, or none", "lexical": "giving the sentence most like the question"},
 }
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
-OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}}
+OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}, "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"}}
 NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
            "deviation": "standard deviation"}  # fmt: skip
 
