@@ -11,6 +11,7 @@ import polars as pl
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.load import SOURCE
+from tunesmith.data.marked import KEPT_BESIDE, SPANS, beside, check_spans, span_columns
 from tunesmith.data.numbers import check_numbers, numbers
 from tunesmith.data.sources.place import SPLIT_NAMES
 from tunesmith.data.spans import ANSWERS, answer_column, check_answers, context_groups, question_columns
@@ -75,6 +76,9 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
     kind = kind_of(task, data.multi_label)
     if kind == "text":
         text, label = source_and_target(free.drop(SOURCE, strict=False), data.text, asked, why)
+    elif kind == "spans":
+        tokens, label = span_columns(free, data.text, asked, why)
+        text = tokens or _infer_text(free, label, why)
     else:
         text = data.text or (question_columns(free.columns) if kind == "answers" else _infer_text(free, asked, why))
         label = asked or _label_of_kind(free, text, why, kind)
@@ -146,12 +150,12 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
         label = numbers(table[str(columns.label)])
     elif columns.kind == "text":
         label = target_texts(table[str(columns.label)])
-    elif columns.kind == "answers":
+    elif columns.kind in ("answers", "spans"):
         label = table[str(columns.label)]
     else:
         label = _label_lists(table, columns, data) if columns.kind == "classes" else _label_texts(table, columns)
     texts = text_columns(table, columns.text)
-    more = [label.alias("label"), texts["source"]]
+    more = [label.alias("label"), texts["source"], *(table[beside(n)].alias(n) for n in KEPT_BESIDE if beside(n) in table.columns)]
     if columns.group:
         more.append(_names(table[columns.group], "data.group").alias("group"))
     elif columns.kind == "answers" and data.contexts == "together":
@@ -211,6 +215,8 @@ def check_labels(label: pl.Series) -> list[Issue]:
         return check_numbers(label)
     if label.dtype == ANSWERS:
         return check_answers(label)
+    if label.dtype == SPANS:
+        return check_spans(label)
     values = label.explode(empty_as_null=True).drop_nulls() if label.dtype == pl.List else label.drop_nulls()
     values = values.filter(values != "")
     classes, rows = values.n_unique(), label.len()

@@ -96,7 +96,8 @@ def prepare(spec: Spec) -> Prepared:
         gone.append(timeless)
     near = _near(kept, spec.data)
     parts, repeated = _apart(kept, near, spec)
-    splits, unknown = without_unknown_labels({name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS})
+    splits = {name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS}
+    splits, unknown = (splits, empty_dropped()) if writes else without_unknown_labels(splits)
     searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec)

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from tunesmith.data.cosine import nearest, unit_rows
 from tunesmith.evaluate.metrics import fast_score
 from tunesmith.models.linear import Chosen, Linear, Penalty, choose_logistic, fit_logistic, fit_ridge
 from tunesmith.tasks.base import NOTHING, Task
@@ -29,6 +30,25 @@ def majority(task: Task, train: pl.DataFrame, rows: pl.DataFrame, classes: int) 
     shares_C = np.clip(shares_C, 1e-6, 1 - 1e-6)
     logits_C = np.log(shares_C) if targets.ndim == 1 else np.log(shares_C / (1 - shares_C))
     return rows.select("id", "label").hstack(task.decode(torch.tensor(logits_C).expand(len(rows), -1), NOTHING))
+
+
+def copied(rows: pl.DataFrame) -> pl.DataFrame:
+    """The text of each row as what would be written for it."""
+    return rows.select("id", "label", predicted="text")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Targets of training rows, and their features."""
+
+    targets: pl.Series
+    features_NE: Tensor
+
+
+def retrieved(rows: pl.DataFrame, features_NE: Tensor, known: Known) -> pl.DataFrame:
+    """For each row the target of the known row whose features have the largest cosine with its own."""
+    found = nearest(unit_rows(features_NE), unit_rows(known.features_NE), 2.0)
+    return rows.select("id", "label").with_columns(predicted=known.targets.gather(found.row_N))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tunesmith.evaluate.metrics import Answered
 from tunesmith.evaluate.numbers import numbers_from_table
 from tunesmith.evaluate.replies import replies_from_table
 from tunesmith.evaluate.texts import texts_from_table
+from tunesmith.evaluate.spans import spans_from_table
 from tunesmith.spec.kinds import Kind
 
 
@@ -22,6 +23,8 @@ def answered(predictions: pl.DataFrame, kind: Kind, labels: Sequence[str]) -> An
     """
     if kind == "text":
         return texts_from_table(predictions)
+    if kind == "spans":
+        return spans_from_table(predictions, labels)
     if kind == "answers":
         return replies_from_table(predictions)
     return numbers_from_table(predictions) if kind == "number" else answers_from_table(predictions, labels)

@@ -17,6 +17,7 @@ from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from
 from tunesmith.evaluate.numbers import Numbers, ranks, weighted_correlation
 from tunesmith.evaluate.replies import Replies
 from tunesmith.evaluate.texts import Texts, bleu, chrf, rouge
+from tunesmith.evaluate.spans import Spans, spans_of
 from tunesmith.spec.kinds import Kind
 
 
@@ -51,6 +52,8 @@ class Sample:
     def hits_RC(self) -> Floats:
         """Rows that carry each label and were given it."""
         answers = self.answers
+        if isinstance(answers, Spans):
+            return np.asarray(self.weights_RN @ answers.hits)
         if answers.multi_label:
             return self._per_class(np.asarray(answers.truth_NC & answers.predicted.astype(np.bool_)))
         right = np.flatnonzero(answers.right_N)
@@ -87,7 +90,7 @@ class Sample:
 
 
 Statistic = Callable[[Sample], Floats]
-Answered = Answers | Numbers | Replies | Texts
+Answered = Answers | Numbers | Replies | Spans | Texts
 """Labels and predictions of some rows."""
 
 
@@ -134,6 +137,8 @@ def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: 
     """The named metric of what a task's `scores` gives, against its targets. NaN when it has no value."""
     if kind == "text":
         return METRICS[kind][name].value(Texts([str(target) for target in targets], [str(said) for said in scores]))
+    if kind == "spans":
+        return METRICS[kind][name].value(spans_of(targets.tolist(), scores))  # type: ignore[arg-type]
     if kind == "answers":
         said = [None if text is None else str(text) for text in scores.tolist()]
         return float("nan") if None in said else METRICS[kind][name].value(Replies(targets.tolist(), [text or "" for text in said]))
@@ -151,7 +156,7 @@ def confusion_matrix(answers: Answers) -> Ids:
     return np.bincount(cells, minlength=answers.classes**2).reshape(answers.classes, -1).astype(np.int64)
 
 
-def class_scores(answers: Answers) -> ClassScores:
+def class_scores(answers: Answers | Spans) -> ClassScores:
     """Precision, recall, F1 and rows of each class."""
     sample = Sample.whole(answers)
     n, given = sample.labelled_RC[0], sample.predicted_RC[0]
@@ -235,6 +240,14 @@ def _roc_auc(sample: Sample) -> Floats:
 def _ece(sample: Sample) -> Floats:
     """Expected calibration error (Guo et al. 2017) with 15 equal-width bins of confidence."""
     return np.asarray(np.abs(sample.weights_RN @ sample.answers.calibration_gap_NB).sum(1) / sample.rows_R)
+
+
+def _overlap_f1(sample: Sample) -> Floats:
+    """Harmonic mean of the shares of predicted and of true spans that overlap one of the other side, of their type."""
+    true_R, said_R = sample.labelled_RC.sum(1), sample.predicted_RC.sum(1)
+    precision_R = ratio((sample.weights_RN @ sample.answers.touching).sum(1), said_R)
+    recall_R = ratio((sample.weights_RN @ sample.answers.found).sum(1), true_R)
+    return np.where(true_R + said_R > 0, ratio(2 * precision_R * recall_R, precision_R + recall_R), np.nan)
 
 
 def _spearman(sample: Sample) -> Floats:
@@ -376,4 +389,25 @@ ROUGES = tuple(
     )
 )  # fmt: skip
 TEXT = _by_name(CHRF, BLEU, *ROUGES, EXACT_TEXT)
-METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT}
+NO_SPANS = "there is no span, and none was predicted"
+SPAN_F1 = Metric(
+    "span_f1", "Span F1", "F1 over all spans: a predicted one is right when start, end and type are.", _micro_f1, undefined=NO_SPANS
+)  # fmt: skip
+SPAN_PRECISION = Metric(
+    "span_precision", "Span precision", "Share of the predicted spans whose start, end and type are right.",
+    lambda sample: _or_nan(sample.hits_RC.sum(1), sample.predicted_RC.sum(1)), undefined="no span was predicted",
+)  # fmt: skip
+SPAN_RECALL = Metric(
+    "span_recall", "Span recall", "Share of the true spans that were predicted with the right start, end and type.",
+    lambda sample: _or_nan(sample.hits_RC.sum(1), sample.labelled_RC.sum(1)), undefined="there is no span",
+)  # fmt: skip
+MACRO_SPAN_F1 = Metric(
+    "macro_span_f1", "Macro span F1", "F1 of each type of spans, averaged over the types that occur or were predicted.",
+    lambda sample: _mean_where(sample.f1_RC, sample.occurs_RC), undefined=NO_SPANS,
+)  # fmt: skip
+OVERLAP_F1 = Metric(
+    "overlap_f1", "Overlap F1", "F1 where a span is right when it overlaps one of its type: how far errors are only of boundaries.",
+    _overlap_f1, undefined=NO_SPANS,
+)  # fmt: skip
+SPANS = _by_name(SPAN_F1, SPAN_PRECISION, SPAN_RECALL, MACRO_SPAN_F1, OVERLAP_F1)
+METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS}

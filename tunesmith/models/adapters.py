@@ -15,7 +15,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
-from tunesmith.models.anatomy import block_list, dissect
+from tunesmith.models.anatomy import block_list, dissect, writes
 from tunesmith.models.load import quiet
 from tunesmith.models.quantized import is_quantized, merged_from_4_bits
 from tunesmith.spec.schema import IA3, Lora, Prompts
@@ -42,7 +42,7 @@ def add_lora(model: Any, strategy: Lora) -> Any:
         missing = ", ".join(sorted(wanted - names)) or str(strategy.targets)
         raise ModelError(Issue("strategy.targets", f"must name modules of the blocks: {', '.join(sorted(names))}", missing))
     return _wrapped(model, LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS,
         r=strategy.rank,
         lora_alpha=strategy.alpha,
         lora_dropout=strategy.dropout,
@@ -68,7 +68,7 @@ def add_ia3(model: Any, strategy: IA3) -> Any:
         found = f"{type(model).__name__}, whose layers are {', '.join(sorted({name.split('.')[-1] for name in linear}))}"
         raise ModelError(Issue("strategy.kind", "must find keys, values and feed-forward layers", found, "Use strategy {kind: lora}."))
     return _wrapped(model, IA3Config(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS,
         target_modules=[*scaled, *narrowing],
         feedforward_modules=narrowing,
         modules_to_save=_head_modules(model),
@@ -150,6 +150,8 @@ def _linear_layers(model: Any, top: int | None) -> dict[str, tuple[int, int]]:
 
 def _head_modules(model: Any) -> list[str]:
     """Names of the modules after the blocks: they are trained whole, not adapted."""
+    if writes(model):
+        return []  # its output layer is pretrained
     inner = model.base_model_prefix + "."
     return sorted({name.removeprefix(inner).split(".")[0] for name in dissect(model).head})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tunesmith.data.profile import label_counts
 from tunesmith.models.load import max_length
 from tunesmith.spec.defaults import Facts
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.text_to_text import TextToText
 
 SAMPLE_ROWS = 5000
 
@@ -48,7 +49,11 @@ def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, confi
     """The Facts that `spec.defaults.resolve` needs, and the lengths behind them. `splits` has train, validation and test."""
     limit = max_length(processor, config)
     lengths = token_lengths(task, splits["train"], processor, limit)
-    tested, classes = label_counts(splits["test"]["label"]), label_counts(splits["train"]["label"])
+    tested, classes = ({}, {}) if task.kind == "text" else (label_counts(splits[name]["label"]) for name in ("test", "train"))
     fewest = min((tested.get(label, 0) for label in classes), default=len(splits["test"]))
     rows = sum(map(len, splits.values()))
-    return Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"])), lengths
+    facts = Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"]))
+    if isinstance(task, TextToText):
+        written = [len(tokens) for tokens in task.target_tokens(splits["train"].sort("id").head(SAMPLE_ROWS), processor)]
+        facts = replace(facts, targets_p99=int(np.percentile(written, 99)))
+    return facts, lengths

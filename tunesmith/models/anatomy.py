@@ -71,6 +71,11 @@ def encoder_depth(model: nn.Module) -> int:
     return sum(name.rpartition(".")[0] == first for name, _ in blocks)
 
 
+def writes(model: Any) -> bool:
+    """True for an encoder with a decoder whose output layer says words."""
+    return bool(model.config.is_encoder_decoder and model.can_generate())
+
+
 def random_layers(model: Any) -> str:
     """What is random below every block while training, in words; empty when nothing but dropout is."""
     config = model.config

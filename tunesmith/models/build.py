@@ -12,7 +12,8 @@ from tunesmith.core.records import Issue
 from tunesmith.core.seeding import seed_for
 from tunesmith.models.anatomy import output_layer
 from tunesmith.models.linear import Linear
-from tunesmith.models.load import load_model
+from tunesmith.models.generation import set_generation
+from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.mean_pool import add_mean_pooling, read_first_token
 from tunesmith.models.quantized import load_options
 from tunesmith.spec.schema import Features, Spec
@@ -24,6 +25,8 @@ def build_model(spec: Spec, task: Task) -> Any:
     """The untrained model of a run; the same weights every time, also where the head is drawn at random."""
     torch.manual_seed(seed_for(spec.seed, "model"))
     model = load_model(spec.model, task.head, {**task.model_options, **load_options(spec.strategy)})
+    if spec.kind == "text":
+        set_generation(model, spec.generation, load_processor(spec.model))
     if spec.train.dropout is not None:
         set_dropout(model, spec.train.dropout)
     if isinstance(spec.strategy, Features) and spec.strategy.pooling == "mean":

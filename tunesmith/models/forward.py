@@ -5,7 +5,7 @@ Shape suffixes: N = all rows, B = rows of a batch, T = tokens, C = classes, E = 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.batches import length_batches
-from tunesmith.models.anatomy import output_layer
+from tunesmith.models.anatomy import output_layer, writes
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
 BATCH_ROWS, PICTURE_ROWS = 64, 32
@@ -46,6 +46,8 @@ def predict_logits(model: Any, task: Any, encoding: Encoding, watch: Watch | Non
 
 def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None = None) -> Frozen:
     """Features of all rows from one pass, in the order of the rows."""
+    if writes(model):
+        return _encoder_features(model, task, encoding, watch)
     heads: list[Part] = []
     means: list[Part] = []
     seen: list[Tensor] = []
@@ -61,6 +63,38 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
     finally:
         hook.remove()
     return Frozen(_in_order(heads), _in_order(means))
+
+
+def _encoder_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None) -> Frozen:
+    """For a model that writes: the mean of what its encoder says last; its output layer reads what it has written, which is not there yet."""
+    means, start = list[Part](), model.generation_config.decoder_start_token_id
+    with _inference(model):
+        for numbers, batch in _batches(model, task, encoding, watch):
+            start_B1 = torch.full((len(numbers), 1), start, device=batch["attention_mask"].device)
+            hidden_BTE = model(**batch, decoder_input_ids=start_B1).encoder_last_hidden_state.float()
+            mask_BT1 = batch["attention_mask"].unsqueeze(-1)
+            means.append((numbers, ((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu()))
+    mean_NE = _in_order(means)
+    return Frozen(mean_NE.new_zeros(len(mean_NE), 0), mean_NE)
+
+
+def token_features(
+    model: Any, task: Task, encoding: Encoding, places: Sequence[Sequence[int]], watch: Watch | None = None
+) -> list[Tensor]:
+    """What the output layer reads of some tokens of each row: a tensor (tokens, E) a row, in the order of the rows."""
+    seen: list[Tensor] = []
+    out: list[Tensor] = [torch.empty(0)] * len(encoding.rows)
+    hook = output_layer(model, model.config.num_labels)[1].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    try:
+        with _inference(model):
+            for numbers, batch in _batches(model, task, encoding, watch):
+                model(**batch)
+                states_BTE = seen.pop().float().cpu()
+                for place, number in enumerate(numbers):
+                    out[number] = states_BTE[place, list(places[number])]
+    finally:
+        hook.remove()
+    return out
 
 
 def batch_rows(model: Any) -> int:

@@ -74,6 +74,9 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
         head: transformers auto class.
         options: its keyword arguments, such as the label names.
     """
+    if head.__name__ == "AutoModelForSeq2SeqLM" and not load_config(model).is_encoder_decoder:
+        found = f"{model.name}, which has no decoder beside an encoder"
+        raise ModelError(Issue("model.name", "must be a model that writes a text for a text, such as T5 or BART", found, "Name another one."))
     network, report = _pretrained(model, head, ignore_mismatched_sizes=True, **options)
     _refuse_random_blocks(model, network, [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
     if network.config.pad_token_id is None:
@@ -114,7 +117,7 @@ def _pretrained(model: Model, head: Any, **options: Any) -> Any:
 
 def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None:
     """A new head is what fine-tuning is for; anything else that the checkpoint lacks would be random, and must not be."""
-    inner = network.base_model_prefix + "."
+    inner = "" if network.can_generate() else network.base_model_prefix + "."  # a writer's output layer is not to be random either
     lacking = sorted(name for name in absent if name.startswith(inner) and ".pooler." not in name)
     if lacking:
         found = f"{len(lacking)} weights that {type(network).__name__} needs are absent or of another size, such as {lacking[0]}"

@@ -38,7 +38,7 @@ class Shortcuts:
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
         _change_class(model, NewGELUActivation, OneGelu)
-        words = model.main_input_name == "input_ids"
+        words = model.main_input_name == "input_ids" and not model.config.is_encoder_decoder  # a decoder reads ids that no row holds
         table: Any = model.get_input_embeddings() if words else None
         output = model.get_output_embeddings() if words else None
         usable = type(table) is nn.Embedding and table.weight.requires_grad  # a subclass may scale, and a plain table would not

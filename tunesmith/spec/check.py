@@ -42,7 +42,7 @@ UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "dis
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    looked_at = (_files, _data, _kind, _writing, _answers, _strategy, _training, _craft, _augmentation)
+    looked_at = (_files, _data, _kind, _writing, _answers, _spans, _strategy, _training, _craft, _augmentation)
     return [*(issue for look in looked_at for issue in look(spec)), *_metric(spec, metrics)]
 
 
@@ -152,17 +152,42 @@ def _answers(spec: Spec) -> list[Issue]:
     return [Issue(where, expected, _shown(spec, where)) for where, (given, expected) in told.items() if given]
 
 
+def _spans(spec: Spec) -> list[Issue]:
+    """What spans of a text cannot have, and what only they can."""
+    data, baselines = spec.data, spec.evaluate.baselines
+    if spec.kind != "spans":
+        remedy = "Remove it, or use task: token-classification."
+        given = "dictionary" in baselines
+        return [Issue("evaluate.baselines", f"is for spans, not for {spec.task}", "dictionary", remedy)] if given else []
+    wrong = set(baselines) - {"dictionary", "features"} if "baselines" in spec.evaluate.model_fields_set else set()
+    told = {
+        "data.standardise": (data.standardise, "must be empty: spans point into the text as it is"),
+        "data.mask": (data.mask, "must be empty: spans point into the text as it is"),
+        "data.text": (data.text is not None and len(data.text) > 1, "must be one column for token-classification"),
+        "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), "must train the network whose tokens are tagged"),
+        "evaluate.baselines": (wrong, "must be of dictionary and features"),
+        "model.max_length": (spec.model.max_length and spec.model.max_length < LEAST_WINDOW, f"must be at least {LEAST_WINDOW} tokens"),
+    }
+    return [Issue(where, expected, _shown(spec, where), "Remove it.") for where, (given, expected) in told.items() if given]
+
+
+WRITTEN_BASELINES = {"copy", "retrieval"}
+
+
 def _writing(spec: Spec) -> list[Issue]:
     """What has a meaning only for texts that are written, or none for them."""
+    baselines, own = set(spec.evaluate.baselines), "baselines" in spec.evaluate.model_fields_set
+    other = baselines - WRITTEN_BASELINES if spec.kind == "text" else baselines & WRITTEN_BASELINES
+    issues = [Issue("evaluate.baselines", f"must be baselines of {spec.task}", ", ".join(sorted(other)), "Remove them.")] if own and other else []
     if spec.kind != "text":
         remedy = "Remove it, or use task: text2text-generation."
         given = "generation" in spec.model_fields_set
-        return [Issue("generation", f"is for texts that are written, not for {spec.task}", "", remedy)] if given else []
+        return [Issue("generation", f"is for texts that are written, not for {spec.task}", "", remedy)] if given else issues
     told = {
         "data.on_conflict": "on_conflict" in spec.data.model_fields_set, "train.head_start": "head_start" in spec.train.model_fields_set,
         "evaluate.folds": isinstance(spec.evaluate.folds, int), "strategy.kind": isinstance(spec.strategy, (Features, Prompts)),
     }  # fmt: skip
-    return [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where, given in told.items() if given]
+    return issues + [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where, on in told.items() if on]
 
 
 def _shown(spec: Spec, where: str) -> str:

@@ -29,6 +29,7 @@ BY_KIND: dict[Kind, dict[str, tuple[Any, str]]] = {
         "train.head_start": ("random", "a regression on features of whole texts is no start for a head that reads tokens"),
         "evaluate.baselines": (("majority", "lexical"), "the baselines of answers in a text"),
     },
+    "spans": {"evaluate.baselines": (("dictionary", "features"), "the baselines of spans")},
     "text": {
         "train.head_start": ("random", "the output layer is the pretrained one: nothing is fitted to start it"),
         "evaluate.baselines": (("copy", "retrieval"), "the baselines of texts that are written"),

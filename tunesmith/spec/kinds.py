@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Labelling = Literal["text-classification", "text-regression", "sentence-similarity", "question-answering"]
+Labelling = Literal["text-classification", "text-regression", "sentence-similarity", "question-answering", "token-classification"]
 Writing = Literal["summarization", "translation", "text2text-generation"]
 """Tasks that write a text for a text."""
 TaskName = Labelling | Writing
-Kind = Literal["class", "classes", "number", "answers", "text"]
-"""One class a row, a set of classes a row, a number a row, the spans of a text that answer a question, or a text to be written for a row."""
+Kind = Literal["class", "classes", "number", "answers", "text", "spans"]
+"""One class a row, a set of classes a row, a number a row, the spans of a text that answer a question, a text to be written for a row,
+or spans of a text with types."""
 
 KINDS: dict[str, Kind] = {
     "text-classification": "class",
     "text-regression": "number",
     "sentence-similarity": "number",
     "question-answering": "answers",
+    "token-classification": "spans",
 }
 KINDS |= dict.fromkeys(get_args(Writing), "text")
 NEVER_COPIES = ("summarization", "translation")

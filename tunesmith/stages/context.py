@@ -26,6 +26,7 @@ from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.schema import CorrectSuspects, DropSuspects, ReportSuspects, Spec
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task
+from tunesmith.tasks.windows import WINDOW
 
 SPLITS = ("train", "validation", "test")
 STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "crossvalidate", "document")
@@ -76,8 +77,8 @@ class Context:
 
     @cached_property
     def task(self) -> Task:
-        """The task with the run's labels."""
-        return make_task(self.given, self.labels, self.table("train"))
+        """The task with the run's labels; only after the resolve stage."""
+        return make_task(self.spec, self.labels, self.table("train"))
 
     @cached_property
     def training_task(self) -> Task:
@@ -85,7 +86,7 @@ class Context:
         targets = self.training.targets
         if len(self.copies):
             targets = np.concatenate([targets, self.targets_of(self.copies["from"])])
-        return make_task(self.given, self.labels, self.table("train"), targets)
+        return make_task(self.spec, self.labels, self.table("train"), targets)
 
     @property
     def store_folder(self) -> Path:
@@ -140,9 +141,15 @@ class Context:
         assert self.spec.model.max_length, "resolved specs have a length"
         return self.task.encode(rows.drop("label"), self.processor, self.spec.model.max_length)
 
+    def windows_in_order(self, split: str) -> list[int]:
+        """Numbers of the windows of a split, rows by content hash: a random order that does not depend on the file's."""
+        place_of = {row: place for place, row in enumerate(self.table(split)["id"].arg_sort().to_list())}
+        windows = self.encoding(split).rows
+        return sorted(range(len(windows)), key=lambda number: place_of[windows[number][WINDOW].row])
+
     def training_encoding(self) -> Encoding:
         """`training` and `copies` as encoded rows; windows over texts come with their targets."""
-        if self.given.kind == "answers":
+        if self.given.kind in ("answers", "text", "spans"):
             return self.encoding("train")
         whole, training = self.encoding("train"), self.training
         rows = [whole.rows[row] for row in training.rows]
@@ -164,10 +171,24 @@ class Context:
         """Direction of the metric that decides."""
         return metrics_for(self.given.kind)[str(self.spec.evaluate.metric)].higher_is_better
 
+    @cached_property
+    def scored_rows(self) -> list[int] | None:
+        """Numbers of the validation rows that weights are selected by, ascending; None for all of them."""
+        if self.given.kind != "text":
+            return None
+        return sorted(self.table("validation")["id"].arg_sort().to_list()[: self.spec.generation.scored_rows])
+
+    @property
+    def scored_encoding(self) -> Encoding:
+        """The validation rows that weights are selected by."""
+        whole = self.encoding("validation")
+        return whole if self.scored_rows is None else whole.part(self.scored_rows)
+
     def score(self, answers: Any, task: Task | None = None) -> float:
         """The deciding metric of answers on the validation split; `task` says what unit the logits of numbers are in."""
-        scores = (task or self.task).scores(answers, self.encoding("validation"))
-        targets = self.task.targets(self.table("validation"))
+        scores = (task or self.task).scores(answers, self.scored_encoding)
+        table = self.table("validation")
+        targets = self.task.targets(table if self.scored_rows is None else table[self.scored_rows])
         name = str(self.spec.evaluate.metric)
         value = fast_score(name, self.given.kind, targets, scores)
         if math.isnan(value):

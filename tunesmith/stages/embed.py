@@ -78,7 +78,7 @@ def _wish(context: Context, model: Any) -> Wish | None:
 
 def _embedded(context: Context, network: Network, split: str, rows: list[int]) -> Embedded:
     full = context.encoding(split)
-    chosen, watch = full.part(rows), context.rows_watch("embed", split)
+    chosen, watch = full.leading(rows), context.rows_watch("embed", split)
     if network.wish is None or split not in TRAINED_ON:
         return rows, frozen_features(network.model, context.task, chosen, watch)
     with with_prefix(network.model, context.task, [chosen], network.wish, context.rows_watch("embed", f"{split}, frozen blocks")) as stored:
@@ -99,7 +99,7 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     if spec.kind == "answers":
         return {}  # features are of whole texts, and an encoded row is a window
-    baseline, everything = "features" in spec.evaluate.baselines, _reads_features(spec)
+    baseline, everything = bool({"features", "retrieval"} & set(spec.evaluate.baselines)), _reads_features(spec)
     compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
     wants = {
         ALL_ROWS: everything,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from functools import partial
 from importlib.metadata import version
 
 import polars as pl
@@ -14,18 +15,25 @@ import torch
 from tunesmith.core.records import Finding
 from tunesmith.core.rundir import StageWriter
 from tunesmith.evaluate import baselines
+from tunesmith.evaluate.baselines import Known
+from tunesmith.evaluate.dictionary import found, learned
 from tunesmith.evaluate.evaluate import Judging, clean_findings, differences, findings_of
+from tunesmith.evaluate.lexical import most_frequent, nearest_sentence
+from tunesmith.evaluate.metrics import fast_score
 from tunesmith.evaluate.numbers import INTERVAL, conformal_half_width, numbers_from_table, with_intervals
 from tunesmith.evaluate.predict import predict
-from tunesmith.evaluate.lexical import most_frequent, nearest_sentence
 from tunesmith.evaluate.replies import THRESHOLD, best_threshold, with_threshold
+from tunesmith.models.build import build_model
 from tunesmith.models.headed import load_shipped
+from tunesmith.models.linear import Linear, Penalty, choose_logistic
 from tunesmith.models.load import device
+from tunesmith.models.tagging import fit_tags, sampled, tags_by
 from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
 from tunesmith.tasks.base import NOTHING
 from tunesmith.tasks.make import can_be_empty
+from tunesmith.tasks.token_classification import TokenClassification
 
 PACKAGES = ("tunesmith", "torch", "transformers", "accelerate", "peft", "polars", "scikit-learn", "numpy", "safetensors")
 
@@ -67,10 +75,44 @@ def _judge(context: Context, stage: StageWriter, predictions: pl.DataFrame, file
 
 def baseline_answers(context: Context, stage: StageWriter, name: str) -> pl.DataFrame:
     """Predictions of a baseline, learned from the context's training rows, on its test rows."""
+    if context.given.kind == "text":
+        return _texts(context, stage, name)
     if context.given.kind == "answers":
         test = context.table("test")
         return most_frequent(context.table("train"), test) if name == "majority" else nearest_sentence(test)
+    if context.given.kind == "spans":
+        return found(learned(context.table("train")), context.table("test")) if name == "dictionary" else _tagged(context, stage)
     return _majority(context) if name == "majority" else _features(context, stage)
+
+
+def _texts(context: Context, stage: StageWriter, name: str) -> pl.DataFrame:
+    """Texts that nobody had to write: the text itself, or the target of the training row that is most like it."""
+    test = context.table("test")
+    if name == "copy":
+        return baselines.copied(test)
+    loaded = load_features(context.rundir.path, "train")
+    known = Known(context.table("train")["label"].gather(loaded["row"].numpy()), loaded["mean"])
+    claim, rows = "Training rows whose targets the retrieval baseline may give", len(context.table("train"))
+    stage.find(Finding("retrieval/rows", claim, len(known.targets), "rows", rows))
+    return baselines.retrieved(test, load_features(context.rundir.path, "test")["mean"], known)
+
+
+def _tagged(context: Context, stage: StageWriter) -> pl.DataFrame:
+    """A regression on what the untrained network says of words, its strength chosen by the spans of the validation rows."""
+    task, validation, test = context.task, context.encoding("validation"), context.encoding("test")
+    assert isinstance(task, TokenClassification), "words have tags only there"
+    model = build_model(context.spec, task)
+    sample = sampled(context.encoding("train"), context.windows_in_order("train"), len(task.tags))
+    targets = task.targets(context.table("validation"))
+
+    def score(linear: Linear) -> float:
+        return fast_score("span_f1", "spans", targets, task.scores(tags_by(linear, model, task, validation), validation))
+
+    chosen = choose_logistic(partial(fit_tags, model, task, sample), Penalty(), score, baselines.BASELINE_STRENGTHS)
+    note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
+    claim = "Inverse regularisation of the feature baseline, chosen on validation rows"
+    stage.find(Finding("features/strength", claim, chosen.strength, n=len(sample.rows), note=note))
+    return context.table("test").select("id", "label").hstack(task.decode(tags_by(chosen.linear, model, task, test), test))
 
 
 def _majority(context: Context) -> pl.DataFrame:

@@ -118,6 +118,7 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     facts, plan.range_test = find_rate(spec, facts, task, prepared.train, processor)
     plan.resolved = resolve(spec, facts)
     spec = plan.resolved.spec
+    task = make_task(spec, prepared.labels, prepared.train)  # with the lengths that are known by now
     assert spec.model.max_length, "resolved specs have a length"
     encodings = {split: task.encode(rows, processor, spec.model.max_length) for split, rows in splits.items()}
     plan.cut = sum(encoding.cut for encoding in encodings.values())

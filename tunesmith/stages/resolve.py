@@ -15,6 +15,7 @@ from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.find_rate import FILE as RANGE_FILE
 from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
+from tunesmith.tasks.make import make_task
 from tunesmith.train.precision import measure_rates
 
 
@@ -23,9 +24,10 @@ def resolve(context: Context, stage: StageWriter) -> None:
     rates = measure_rates(torch.device(device()))
     config = load_config(context.given.model)
     splits = {split: context.table(split) for split in SPLITS}
-    facts, lengths = gather(context.task, splits, context.processor, config, rates.fast_bfloat16)
+    task = make_task(context.given, context.labels, splits["train"])
+    facts, lengths = gather(task, splits, context.processor, config, rates.fast_bfloat16)
     check_teacher(context.given, context.labels, "text_pair" in splits["train"].columns)
-    facts, test = find_rate(context.given, facts, context.task, splits["train"], context.processor)
+    facts, test = find_rate(context.given, facts, task, splits["train"], context.processor)
     if test is not None:
         tested = stage.write_text(RANGE_FILE, json.dumps({"rates": test.rates, "losses": test.losses}))
         claim = "Learning rate after a range test"
@@ -45,5 +47,11 @@ def resolve(context: Context, stage: StageWriter) -> None:
         claim = f"Rows of the {split} split whose text was cut"
         stage.find(
             Finding(f"data/truncated/{split}", claim, encoding.cut, "rows", len(encoding.rows), source="measured", artefact=artefact)
+        )
+    for split in SPLITS if context.given.kind == "text" else ():
+        encoding = context.encoding(split)
+        claim = f"Targets of the {split} split that are longer than an answer may be, and were cut"
+        stage.find(
+            Finding(f"data/truncated_targets/{split}", claim, encoding.cut_targets, "rows", len(encoding.rows), source="measured", artefact=artefact)
         )
     context.watch(Progress("resolve", 1, 1, note=f"at most {context.spec.model.max_length} tokens a row"))

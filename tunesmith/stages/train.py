@@ -20,6 +20,7 @@ from tunesmith.models.save import learned_weights, save_model
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
+from tunesmith.models.tagging import fit_tags, sampled
 from tunesmith.spec.schema import Features
 from tunesmith.stages.context import Context
 from tunesmith.stages.craft import craft_findings
@@ -29,6 +30,7 @@ from tunesmith.stages.heads import Shop, check_parity, fit_features, head_findin
 from tunesmith.stages.teacher import FILE as TEACHER_FILE
 from tunesmith.stages.teacher import pupil_finding, teacher_answers
 from tunesmith.tasks.text_regression import TextRegression
+from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.train.distill import taught, with_teacher
 from tunesmith.train.fit import Fitted, Job, fit
 from tunesmith.train.memory import decide_recompute, expected_peak
@@ -61,14 +63,14 @@ def train(context: Context, stage: StageWriter) -> None:
 
 def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Size, Fitted]:
     if context.spec.train.head_start == "fitted":
-        linear = fitted_head(model, context)
+        linear = _fitted_tags(model, context) if isinstance(context.task, TokenClassification) else fitted_head(model, context)
         set_head(model, linear)
         note = "" if linear.converged else "the solver stopped at its limit of iterations"
         stage.find(Finding("train/head_start", "The head starts from a regression on frozen features", "fitted", note=note))
     units = in_units(context.training_task, model)
     model = apply_strategy(model, context.spec.strategy)
     size = size_of(model)
-    encodings, task = [context.training_encoding(), context.encoding("validation")], units
+    encodings, task = [context.training_encoding(), context.scored_encoding], units
     answers = teacher_answers(context, stage) if context.spec.train.distill else None
     if answers is not None:
         encodings[0] = with_teacher(encodings[0], answers["train"])
@@ -103,6 +105,15 @@ def fitted_head(model: Any, context: Context) -> Linear:
         targets_N = (training.targets - task.scale.mean) / task.scale.deviation
         return fit_ridge(features_NE, targets_N, _penalty(context, model), training.weights_N)
     return fit_logistic(features_NE, training.targets, len(context.labels), _penalty(context, model), training.weights_N)
+
+
+def _fitted_tags(model: Any, context: Context) -> Linear:
+    """A regression on what the output layer of the untrained model reads at the words of a sample that holds every tag."""
+    task, encoding = context.task, context.encoding("train")
+    assert isinstance(task, TokenClassification), "words have tags only there"
+    sample = sampled(encoding, context.windows_in_order("train"), len(task.tags))
+    watch = context.rows_watch("train", "fitting the head on frozen features")
+    return fit_tags(model, task, sample, _penalty(context, model), watch)
 
 
 def _penalty(context: Context, model: Any) -> Penalty:

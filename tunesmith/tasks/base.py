@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,28 @@ Processor = Any  # a transformers tokenizer
 
 @dataclass(frozen=True)
 class Encoding:
-    """Rows as the model will see them. `lengths` are in tokens, as kept; `cut` counts the rows that lost tokens."""
+    """Rows as the model will see them. `lengths` are in tokens, as kept; `cut` counts the rows that lost tokens.
+
+    Where targets are texts, `cut_targets` counts those that lost tokens, and `processor` turns answers into texts.
+    """
 
     rows: list[Encoded]
     lengths: list[int]
     cut: int
+    cut_targets: int = 0
+    processor: Processor = None
 
     def part(self, numbers: Iterable[int]) -> Encoding:
         """Some of the rows, in this order; none of them counts as cut."""
         chosen = list(numbers)
-        return Encoding([self.rows[n] for n in chosen], [self.lengths[n] for n in chosen], 0)
+        return replace(self, rows=[self.rows[n] for n in chosen], lengths=[self.lengths[n] for n in chosen], cut=0, cut_targets=0)
+
+    def leading(self, numbers: Iterable[int]) -> Encoding:
+        """One encoded row for each of these rows of the table, in this order: the first window where a row has several."""
+        first: dict[int, int] = {}
+        for place, row in enumerate(self.rows):
+            first.setdefault(row["window"].row if "window" in row else place, place)
+        return self.part(first[number] for number in numbers)
 
 
 NOTHING = Encoding([], [], 0)
@@ -77,6 +89,10 @@ class Task(ABC):
     @abstractmethod
     def model_options(self) -> Mapping[str, Any]:
         """Keyword arguments of `head.from_pretrained` that make the output layer fit the labels."""
+
+    def inputs(self, model: Any, batch: Batch) -> Batch:
+        """What of a batch the model is given in training."""
+        return {name: value for name, value in batch.items() if name not in FOR_THE_LOSS}
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:

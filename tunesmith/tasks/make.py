@@ -15,9 +15,13 @@ from tunesmith.tasks.losses import robust_loss
 from tunesmith.tasks.question_answering import ANSWER_METRICS, QuestionAnswering
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
 from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, SentenceSimilarity, TextRegression
+from tunesmith.tasks.text_to_text import WRITING_METRICS, Summarization, TextToText, Translation
+from tunesmith.tasks.token_classification import SPAN_METRICS, TokenClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering)}
-METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS, "answers": ANSWER_METRICS}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification)}
+WRITERS: dict[str, type[TextToText]] = {task.name: task for task in (Summarization, Translation, TextToText)}
+TASKS |= WRITERS
+METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS, "answers": ANSWER_METRICS, "text": WRITING_METRICS, "spans": SPAN_METRICS}
 
 
 def metric_names(spec: Spec) -> tuple[str, ...]:
@@ -35,13 +39,19 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
         trained: targets of the rows that are trained on. Balanced class weights, rows / (classes × rows of the class), are counted
             from them, or from `train` when left out. Numbers are learned in units of their spread, and are plain when left out.
     """
+    if spec.kind == "text":
+        rule = spec.generation
+        options: dict[str, Any] = {"prefix": rule.prefix, "max_target": rule.max_new_tokens}
+        return WRITERS[spec.task](**options, label_smoothing=spec.train.label_smoothing)
     pair = "text_pair" in train.columns
     if spec.kind == "answers":
         return QuestionAnswering(options=spec.answers, can_be_empty=can_be_empty(spec, train))
+    if spec.kind == "spans":
+        return TokenClassification(labels)
     if spec.kind == "number":
         scale = None if trained is None else Scale(float(trained.mean()), max(float(trained.std()), 1e-12))
         return (SentenceSimilarity if spec.task == SentenceSimilarity.name else TextRegression)(pair=pair, scale=scale)
-    options: dict[str, Any] = {"multi_label": spec.data.multi_label, "pair": pair}
+    options = {"multi_label": spec.data.multi_label, "pair": pair}
     gamma = spec.train.loss.gamma if isinstance(spec.train.loss, Focal) else None
     weights = None
     if spec.train.class_weights == "balanced":

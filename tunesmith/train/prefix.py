@@ -75,7 +75,7 @@ class PrefixTask:
     """A task whose batches carry what the frozen blocks said: wraps a task and changes only `collate`."""
 
     def __init__(self, task: Any, main_input: str, cut: Cut) -> None:
-        self.task, self.loss, self.answer = task, task.loss, task.answer
+        self.task, self.loss, self.answer, self.inputs = task, task.loss, task.answer, task.inputs
         self.text, self.main_input, self.cut = main_input == "input_ids", main_input, cut
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
@@ -147,7 +147,7 @@ def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -
     if wish.passes <= 1 and wish.options.mode == "auto":
         return Used(depth, False, "the rows are read once: there is nothing to save")
     try:
-        cut = find_cut(model, _inputs(task, _example(encodings), next(model.parameters()).device), depth)
+        cut = find_cut(model, _inputs(model, task, _example(encodings), next(model.parameters()).device), depth)
     except ModelError as error:
         return Used(depth, False, error.issues[0].found)
     per_token = int(np.prod(cut.example[2:])) if len(cut.example) == 3 else int(np.prod(cut.example[1:]))
@@ -206,9 +206,9 @@ def _computed(
     if not rows:
         return
     device, done = next(model.parameters()).device, 0
-    with in_eval_mode(model), fused(model, _inputs(task, rows[:2], device)):
+    with in_eval_mode(model), fused(model, _inputs(model, task, rows[:2], device)):
         for numbers in length_batches(lengths, batch_rows(model), None):
-            inputs = _inputs(task, [rows[n] for n in numbers], device)
+            inputs = _inputs(model, task, [rows[n] for n in numbers], device)
             hidden = capture(model, inputs, [depth])[depth].float().cpu().numpy()
             for place, number in enumerate(numbers):
                 yield number, hidden[place, : lengths[number]] if "input_ids" in inputs else hidden[place]
@@ -260,5 +260,6 @@ def _example(encodings: Sequence[Encoding]) -> list[Encoded]:
     return [encoding.rows[n] for n in order[max(middle - 1, 0) :][:count]]
 
 
-def _inputs(task: Any, rows: Sequence[Encoded], device: torch.device) -> Batch:
-    return {name: value.to(device) for name, value in task.collate(rows).items() if name not in FOR_THE_LOSS}
+def _inputs(model: Any, task: Any, rows: Sequence[Encoded], device: torch.device) -> Batch:
+    batch = task.inputs(model, task.collate(rows))
+    return {name: value.to(device) for name, value in batch.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Task
+from tunesmith.tasks.base import Batch, Task
 
 Step = Callable[[Any, Batch], tuple[Tensor, Tensor]]
 
@@ -16,7 +16,6 @@ def task_step(task: Task) -> Step:
     """The plain step of a task: forward, then the task's own loss."""
 
     def step(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        outputs = model(**{name: value for name, value in batch.items() if name not in FOR_THE_LOSS})
-        return task.loss(outputs, batch)
+        return task.loss(model(**task.inputs(model, batch)), batch)
 
     return step
