@@ -23,6 +23,7 @@ Predict = Callable[[RunDir, str], pl.DataFrame]
 
 PROBABILITY_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-9
+SPAN_TOLERANCE = 1e-3
 STORED_TOLERANCE = 1e-6
 FOLDED = f"predictions/{FOLDS}.parquet"
 PREDICTED = ("validation", "test")
@@ -106,6 +107,13 @@ def _labels(run: RunDir, name: str) -> Iterator[Check]:
             f"{len(other)} of {len(rows)} rows have another label in {place}, first {rows['id'][other[0]]}",
         )
         return
+    if "candidates" in stored.columns:
+        texts = zip(rows["text_pair"], stored.select("predicted", "start", "end").iter_rows(), strict=True)
+        moved = [n for n, (text, (said, start, end)) in enumerate(texts) if said != ("" if start is None else text[start:end])]
+        if moved:
+            found = f"{len(moved)} of {len(rows)} answers are not at their place, first row {stored['id'][moved[0]]}"
+            yield Check(1, what, "mismatch", found)
+            return
     if "probabilities" not in stored.columns:
         yield Check(1, what, "verified", f"{len(rows)} rows")
         return
@@ -219,6 +227,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
     if not len(stored):
         yield Check(2, what, "verified", "no rows")
         return
+    if "candidates" in stored.columns:
+        yield _same_answers(stored, again, what)
+        return
     if "probabilities" not in stored.columns:
         yield _same_numbers(stored, again, what)
         return
@@ -257,6 +268,21 @@ def _same_numbers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check
         first = stored["id"][int(off.argmax())]
         return Check(2, what, "mismatch", f"{int(off.sum())} of {len(stored)} rows have another number, first {first}")
     return Check(2, what, "verified", f"{len(stored)} rows, numbers agree within {tolerance:.2g}")
+
+
+def _same_answers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Predicted answers and their scores against those of the weights; an answer may be another where two spans are as good."""
+    other_N = (stored["predicted"] != again["predicted"]).to_numpy()
+    before, now = (table["score"].to_numpy() for table in (stored, again))
+    off_N = ~(np.abs(before - now) <= SPAN_TOLERANCE)
+    margin_N, again_N = (table["margin"].to_numpy() for table in (stored, again))
+    close_N = np.array([len(c) > 1 and c[0]["score"] - c[1]["score"] <= SPAN_TOLERANCE for c in stored["candidates"].to_list()], np.bool_)
+    moved_N = ~(np.abs(margin_N - again_N) <= SPAN_TOLERANCE * np.maximum(1.0, np.abs(margin_N)))
+    wrong_N = off_N | moved_N | (other_N & ~close_N)
+    if wrong_N.any():
+        return Check(2, what, "mismatch", f"{int(wrong_N.sum())} of {len(stored)} answers differ, first {stored['id'][int(wrong_N.argmax())]}")
+    largest = float(np.abs(before - now).max(initial=0.0))
+    return Check(2, what, "verified", f"{len(stored)} answers, scores agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})")
 
 
 def _undecided(probabilities_NC: np.ndarray, stored: pl.DataFrame) -> np.ndarray:

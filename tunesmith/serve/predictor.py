@@ -23,6 +23,7 @@ from tunesmith.data.open import open_batches
 from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.numbers import INTERVAL, with_intervals
 from tunesmith.evaluate.predict import predict
+from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.base import Encoding
@@ -37,13 +38,15 @@ class Prediction:
     """The predicted label, its probability, and every label's probability.
 
     In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p). In a run on numbers `label` is
-    the number, and `interval` its bounds; there are no probabilities.
+    the number, and `interval` its bounds; there are no probabilities. In a run on answers in texts `label` is the answer, "" for none,
+    and `span` its place in the text that was given, in characters.
     """
 
     label: str | tuple[str, ...] | float
     probability: float | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+    span: tuple[int, int] | None = None
 
 
 class Predictor:
@@ -61,8 +64,7 @@ class Predictor:
         self.columns: list[str] = list(profile["columns"]["text"])
         pair = pl.DataFrame(schema=dict.fromkeys(("text", "text_pair")[: len(self.columns)], pl.String))
         self.task = make_task(self.spec, self.labels, pair)
-        found = run.findings.get(INTERVAL)
-        self.half = float(found.value) if found is not None and isinstance(found.value, (int, float)) else math.inf
+        self.half, self.threshold = (_measured(run, name) for name in (INTERVAL, THRESHOLD))
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
         self.model: Any = load_shipped(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
 
@@ -76,6 +78,9 @@ class Predictor:
         return [self._prediction(row) for row in frame.iter_rows(named=True)]
 
     def _prediction(self, row: dict[str, Any]) -> Prediction:
+        if self.task.kind == "answers":
+            span = None if row["start"] is None else (row["start"], row["end"])
+            return Prediction(row["predicted"], row["score"], span=span)
         if self.task.kind == "number":
             return Prediction(row["predicted"], interval=(row["low"], row["high"]) if "low" in row else None)
         label = tuple(row["predicted"]) if self.task.kind == "classes" else row["predicted"]
@@ -87,13 +92,16 @@ class Predictor:
         Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
         predicted = predict(self.model, self.task, rows, self.encoded(rows))
+        if self.task.kind == "answers":
+            return with_threshold(predicted, self.threshold)
         return with_intervals(predicted, self.half) if self.task.kind == "number" else predicted
 
     def encoded(self, rows: pl.DataFrame) -> Encoding:
         """Rows with the columns text (and text_pair) as token ids, their texts changed as the training rows were."""
         assert self.spec.model.max_length, "resolved specs have a length"
         given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
-        texts = given.select(cleaned_text(pl.col(name)) for name in given.columns)
+        changed = given.columns[:1] if self.task.kind == "answers" else given.columns  # places are those of the text as it was given
+        texts = given.with_columns(cleaned_text(pl.col(name)) for name in changed)
         return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:
@@ -131,17 +139,25 @@ class Predictor:
         if predicted is None:
             answers = pl.DataFrame(schema=schema)
         else:
-            answers = predicted.select(list(schema)) if self.task.kind == "number" else _columns(predicted, self.labels, top)
+            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers") else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
 
     def _schema(self, top: int) -> dict[str, Any]:
+        if self.task.kind == "answers":
+            return {"predicted": pl.String, "start": pl.Int64, "end": pl.Int64, "score": pl.Float64}
         if self.task.kind == "number":
             return dict.fromkeys(("predicted", "low", "high") if math.isfinite(self.half) else ("predicted",), pl.Float64)
         label: Any = pl.List(pl.String) if self.task.kind == "classes" else pl.String
         ranked = {name: kind for k in range(top) for name, kind in ((f"top_{k + 1}", pl.String), (f"top_{k + 1}_probability", pl.Float32))}
         return {"predicted": label, "probability": pl.Float32, **ranked}
+
+
+def _measured(run: RunDir, name: str) -> float:
+    """The number of a finding; infinite where the run has none."""
+    found = run.findings.get(name)
+    return float(found.value) if found is not None and isinstance(found.value, (int, float)) else math.inf
 
 
 def load(run: str | Path) -> Predictor:
@@ -186,6 +202,22 @@ def _columns(predicted: pl.DataFrame, labels: list[str], top: int) -> pl.DataFra
     return pl.DataFrame(columns)
 
 
+def _write_squad(rows: pl.DataFrame, target: Path) -> None:
+    """Write the answers as SQuAD's script reads them: the id of each question, or its number from 0, and its answer.
+
+    Raises:
+        DataError: the rows have no answers, or one id twice.
+    """
+    if not {"predicted", "start", "score"} <= set(rows.columns):
+        raise DataError(Issue("--output", "must end in .parquet, .csv or .jsonl", ".json is for answers in texts"))
+    ids = rows["id"].cast(pl.String) if "id" in rows.columns else pl.int_range(len(rows), eager=True).cast(pl.String)
+    if ids.is_duplicated().any():
+        found = str(ids.filter(ids.is_duplicated())[0])
+        raise DataError(Issue("column 'id'", "must name each question once for .json", found, "Write .jsonl instead."))
+    content = dict(zip(ids, rows["predicted"].fill_null(""), strict=True))
+    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
 def _join(parts: Path, target: Path) -> None:
     # Types are those of a chunk: a column may be empty in one and whole numbers, then fractions, in the next.
     whole = pl.concat([pl.scan_parquet(part) for part in sorted(parts.glob("*.parquet"))], how="diagonal_relaxed")
@@ -198,6 +230,8 @@ def _join(parts: Path, target: Path) -> None:
                 Issue(f"--output {target.name}", f"cannot hold the nested column {nested[0]!r}", "CSV", "Write .parquet or .jsonl.")
             )
         whole.sink_csv(temporary)
+    elif target.suffix == ".json":
+        _write_squad(whole.collect(), temporary)
     elif target.suffix == ".jsonl":
         whole.sink_ndjson(temporary)
     else:
