@@ -22,13 +22,16 @@ from tunesmith.data.open import is_database, open_tables, refuse_other_folder
 from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
+from tunesmith.data.spans import check_answers, read_answers
 from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
+from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Data
 
 MOST_GRADES = 10
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
+SAMPLE_ROWS = 500
 GUIDANCE = """\
 strategy:
   # full: every weight; the best score with enough rows.     layers: the top blocks only; less memory.
@@ -78,7 +81,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     """
     found = _find([paths] if isinstance(paths, str) else list(paths))
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
-    loaded, _ = open_tables(found.train, hints)
+    loaded, _ = open_tables(found.train, hints, tasks=("question-answering",))
     found = _with_siblings(found, loaded, hints)
     task, why, columns = recognise_task(loaded.table, hints)
     lines = [
@@ -96,7 +99,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
         *_shares(found),
         "",
     ]
-    return "\n".join(lines) + "\n" + _strategy(loaded.table.height) + "\n" + REST
+    return "\n".join(lines) + "\n" + _strategy(loaded.table.height, columns.kind) + "\n" + REST
 
 
 def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]:
@@ -105,6 +108,8 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
     Raises:
         DataError: no columns fit a task.
     """
+    if asked := _answer_columns(table, hints):
+        return "question-answering", f"the answers in {asked.label} are words of {asked.text[1]}", asked
     try:
         columns = choose_columns(table, hints)
     except DataError:
@@ -117,6 +122,18 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
         return "text-classification", "the label names classes", columns
     why = f"the column {columns.label} holds decimal numbers"
     return ("sentence-similarity", f"two texts, and {why}", columns) if len(columns.text) > 1 else ("text-regression", why, columns)
+
+
+def _answer_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
+    """Question, text and answers, where most answers are words of their text; else None."""
+    try:
+        columns = choose_columns(table, hints, "question-answering")
+        if table.schema[str(columns.label)] not in (pl.String, pl.List, pl.Struct):
+            return None
+        read, _ = read_answers(table.head(SAMPLE_ROWS), (columns.text[1], str(columns.label)), hints.answer_start, "data.train")
+    except DataError:
+        return None
+    return None if check_answers(read[str(columns.label)]) else columns
 
 
 def _number_columns(table: pl.DataFrame, hints: Data) -> Columns:
@@ -192,7 +209,7 @@ def _holds_rows(file: str) -> bool:
     if ".json" not in Path(file).suffixes:
         return True
     try:
-        open_tables([file], Data(train=(file,)))
+        open_tables([file], Data(train=(file,)), tasks=("question-answering",))
     except DataError:
         return False  # it is named in the draft as left out
     return True
@@ -230,7 +247,7 @@ def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
 
 def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
     try:
-        return set(open_tables([str(path)], hints)[0].table.columns) == set(table.columns)
+        return set(open_tables([str(path)], hints, tasks=("question-answering",))[0].table.columns) == set(table.columns)
     except DataError:
         return False  # a damaged neighbour is no split; naming it in the spec says what is wrong with it
 
@@ -251,7 +268,7 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
     lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
-    if columns.kind == "number":
+    if columns.kind in ("number", "answers"):
         pass
     elif label.dtype == pl.List:
         lines.append("  multi_label: true  # the column holds lists")
@@ -304,7 +321,9 @@ def _shares(found: Found) -> list[str]:
     return [f"  {split}_share: 0.1  # of the training rows, set aside {uses[split]}" for split in missing]
 
 
-def _strategy(rows: int) -> str:
+def _strategy(rows: int, kind: Kind) -> str:
+    if kind == "answers":
+        return GUIDANCE.format(kind="full", why="a head that reads tokens needs a network that was trained with it")
     if rows < FEW_ROWS:
         return GUIDANCE.format(kind="features", why="few rows: a head on frozen features is hard to beat")
     return GUIDANCE.format(kind="full", why="enough rows to train every weight")

@@ -71,11 +71,14 @@ class _Read:
     unusable: Counter[str]
 
 
-def open_tables(patterns: Sequence[str], data: Data, weights: Sequence[float] | None = None, seed: int = 0) -> tuple[Loaded, list[Source]]:
+def open_tables(
+    patterns: Sequence[str], data: Data, weights: Sequence[float] | None = None, seed: int = 0, tasks: Sequence[str] = ()
+) -> tuple[Loaded, list[Source]]:
     """All rows that paths, globs and addresses name, and the counts of each entry.
 
     With `weights`, one for each entry: as many rows as there can be without repeating one, the entries' shares of them
-    proportional to the weights. A hash of seed, entry and `__source__` decides which rows stay.
+    proportional to the weights. A hash of seed, entry and `__source__` decides which rows stay. Files of another format than a table
+    are rows where it is that of one of the `tasks`.
 
     Raises:
         DataError: with a problem for each source that cannot be read, or holds something else than texts with labels.
@@ -96,7 +99,7 @@ def open_tables(patterns: Sequence[str], data: Data, weights: Sequence[float] | 
             issues += error.issues
     for (path, (entry, own)), name in zip(files.items(), short_names(list(files)), strict=True):
         try:
-            read.append(_without(_from_file(path, own, name, entry, data), refused.pop(entry, Counter())))
+            read.append(_without(_from_file(path, (own, name), entry, data, tasks), refused.pop(entry, Counter())))
         except DataError as error:
             issues += [replace(issue, where=issue.where.replace(str(path), own)) for issue in error.issues]
     if issues:
@@ -104,7 +107,7 @@ def open_tables(patterns: Sequence[str], data: Data, weights: Sequence[float] | 
     return _mixed(sorted(read, key=lambda one: one.entry), patterns, weights, seed)
 
 
-def open_batches(source: str, data: Data, rows: int) -> Iterator[pl.DataFrame]:
+def open_batches(source: str, data: Data, rows: int, tasks: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
     """Frames of at most `rows` rows with `__source__`, of a table to predict on. Rows of a database are held in memory whole.
 
     Raises:
@@ -113,6 +116,11 @@ def open_batches(source: str, data: Data, rows: int) -> Iterator[pl.DataFrame]:
     if is_database(source):
         yield from _from_items(open_source(source), shown(source), 0).part.frame.iter_slices(rows)
     else:
+        for path, own in _files(source) if tasks else ():
+            found = _other_format(path, data)
+            if found is not None:
+                yield from _from_items(found[0].read(Place(path), found[1]), own, 0, path, tasks).part.frame.iter_slices(rows)
+                return
         yield from iter_batches([str(path) for path, _ in _files(source)], data, rows)
 
 
@@ -182,12 +190,13 @@ def _files(pattern: str) -> list[tuple[Path, str]]:
     return [(path, str(path)) for path in files_of(pattern)]
 
 
-def _from_file(path: Path, own: str, name: str, entry: int, data: Data) -> _Read:
+def _from_file(path: Path, names: tuple[str, str], entry: int, data: Data, tasks: Sequence[str]) -> _Read:
+    own, name = names
     found = _other_format(_no_folder(path, own), data)
     if found is None:
         part = read_file(path, name, data)
         return _Read(replace(part, file=replace(part.file, path=own)), entry, Counter())
-    return _from_items(found[0].read(Place(path), found[1]), own, entry, path)
+    return _from_items(found[0].read(Place(path), found[1]), own, entry, path, tasks)
 
 
 def _without(read: _Read, refused: Counter[str]) -> _Read:
@@ -230,8 +239,8 @@ def _no_folder(path: Path, own: str) -> Path:
     return path
 
 
-def _from_items(items: Items, own: str, entry: int, path: Path | None = None) -> _Read:
-    if items.kind != "table":
+def _from_items(items: Items, own: str, entry: int, path: Path | None = None, tasks: Sequence[str] = ()) -> _Read:
+    if items.kind != "table" and items.kind not in tasks:
         _refuse_other(items, own)
     frame = items.table.rename({"source": SOURCE})
     sha256, size = rows_identity(frame) if path is None else (sha256_file(path), path.stat().st_size)
