@@ -24,6 +24,7 @@ Predict = Callable[[RunDir, str], pl.DataFrame]
 PROBABILITY_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-9
 SPAN_TOLERANCE = 1e-3
+MARGIN_TOLERANCE = 1e-3
 STORED_TOLERANCE = 1e-6
 FOLDED = f"predictions/{FOLDS}.parquet"
 PREDICTED = ("validation", "test")
@@ -230,6 +231,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
     if "candidates" in stored.columns:
         yield _same_answers(stored, again, what)
         return
+    if "finished" in stored.columns:
+        yield _same_texts(stored, again, what)
+        return
     if "probabilities" not in stored.columns:
         yield _same_numbers(stored, again, what)
         return
@@ -257,6 +261,16 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
             "verified",
             f"{len(stored)} rows, probabilities agree within {PROBABILITY_TOLERANCE:g} (largest difference {largest:.2g})",
         )
+
+
+def _same_texts(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Written texts against those of the weights; a text may be another where two tokens of it were as likely as each other."""
+    other = stored.filter(stored["predicted"] != again["predicted"])
+    wrong = other.filter(pl.col("margin").fill_null(np.inf) > MARGIN_TOLERANCE)
+    if len(wrong):
+        return Check(2, what, "mismatch", f"{len(wrong)} of {len(stored)} rows have another text, first {wrong['id'][0]}")
+    ties = f"; {len(other)} others hang on less than {MARGIN_TOLERANCE:g} between two tokens" if len(other) else ""
+    return Check(2, what, "verified", f"{len(stored) - len(other)} of {len(stored)} rows, the same texts{ties}")
 
 
 def _same_numbers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:

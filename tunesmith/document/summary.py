@@ -68,6 +68,9 @@ def _data(contents: Contents) -> list[Row]:
     if contents.kind == "answers":
         without, _ = _shown(contents, "data/without_answer/train", "count")
         rows.append(Row("data", "texts asked about", _shown(contents, "data/contexts", "count")[0], f"{without} questions without an answer"))
+    elif contents.kind == "text":
+        half, most = (_shown(contents, f"data/targets/train/{end}", "count")[0] for end in ("p50", "max"))
+        rows.append(Row("data", "targets", f"{half} characters", f"half of them at most; the longest {most}"))
     elif contents.kind in OF_CLASSES:
         rows.append(Row("data", "classes", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     else:

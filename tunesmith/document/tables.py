@@ -109,7 +109,7 @@ def class_rows(contents: Contents, root: str = "test") -> list[ClassRow]:
 
 def confusions(predictions: pl.DataFrame) -> list[Confusion]:
     """Every pair of true and predicted class that occurs, the most frequent first. Nothing for multi-label rows."""
-    if predictions.is_empty() or predictions.schema["label"] != pl.String:
+    if predictions.is_empty() or predictions.schema["label"] != pl.String or "finished" in predictions.columns:
         return []
     counts = predictions.group_by("label", "predicted").len()
     counts = counts.with_columns((pl.col("len") / pl.col("len").sum().over("label")).alias("share"))

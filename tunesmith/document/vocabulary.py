@@ -33,12 +33,26 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("root mean squared error", "size of the errors, in the unit of the numbers; large errors count more", True),
     "mae": Metric("mean absolute error", "how far a prediction is from the truth on average, in the unit of the numbers", True),
     "mse": Metric("mean squared error", "squared size of the errors on average", True),
+    "chrf": Metric("chrF", "sequences of up to six characters that written and right text share, nought to a hundred"),
+    "bleu": Metric("BLEU", "sequences of up to four words that the right texts have too, nought to a hundred; short texts lose"),
+    "rougeL": Metric("ROUGE-L", "the longest common sequence of words of written and right text, as F1"),
+    "rouge1": Metric("ROUGE-1", "words that written and right text share, as F1"),
+    "rouge2": Metric("ROUGE-2", "pairs of words that written and right text share, as F1"),
+    "exact_text": Metric("exact match", "share of rows whose text is the right one, character by character"),
     "f1": Metric("F1 of words", "words that predicted and right answer share, averaged over questions"),
     "exact_match": Metric("exact match", "share of questions whose answer is right, but for case, punctuation and articles"),
     "has_answer_f1": Metric("F1 where there is an answer", "the same over the questions whose text holds an answer"),
     "has_answer_exact": Metric("exact match where there is an answer", "the same over the questions whose text holds an answer"),
     "no_answer_accuracy": Metric("right where there is none", "share of the questions without an answer that were given none"),
     "r2": Metric("R squared", "share of the variance of the numbers that the predictions explain; nought is what their mean would"),
+}
+
+METRICS |= {
+    "span_f1": Metric("span F1", "F1 over all spans; a predicted one is right when its start, end and type are"),
+    "span_precision": Metric("span precision", "share of the predicted spans that are right"),
+    "span_recall": Metric("span recall", "share of the true spans that were predicted rightly"),
+    "macro_span_f1": Metric("macro span F1", "F1 of each type of spans, averaged over types"),
+    "overlap_f1": Metric("overlap F1", "F1 where overlapping a span of the right type is enough"),
 }
 
 BASELINES = {
@@ -49,9 +63,12 @@ OTHER_BASELINES: dict[str, dict[str, str]] = {
     "classes": {"majority": "always giving the labels that most rows have"},
     "number": {"majority": "always answering the mean of the training numbers", "features": "ridge regression on frozen features"},
     "answers": {"majority": "always giving the most frequent answer, or none", "lexical": "giving the sentence most like the question"},
+    "spans": {"dictionary": "finding the spans of the training rows again", "features": "logistic regression on frozen states of words"},
 }
+OTHER_BASELINES["text"] = {"copy": "writing the text itself", "retrieval": "the target of the most similar training row"}
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
-OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}, "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"}}
+OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}, "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"}, "spans": {"dictionary": "spans of training rows", "features": "frozen states"}}
+OTHER_BASELINE_NAMES["text"] = {"copy": "the text itself", "retrieval": "nearest training row"}
 NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
            "deviation": "standard deviation"}  # fmt: skip
 
@@ -103,6 +120,7 @@ HEADS = {
     "attention": "attention over tokens, with a head of its own",
 }
 
+TARGETS = {"min": "shortest", "p50": "half up to", "p99": "nearly all up to", "max": "longest"}
 LENGTHS = {"a quarter up to": "p25", "half up to": "p50", "three quarters up to": "p75", "nearly all up to": "p99", "longest": "max"}
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}

@@ -25,7 +25,9 @@ MAIN: dict[Kind, tuple[str, ...]] = {
     "classes": ("micro_f1", "macro_f1", "subset_accuracy", "log_loss", "ece"),
     "number": ("spearman", "pearson", "rmse", "mae"),
     "answers": ("f1", "exact_match", "has_answer_f1", "no_answer_accuracy"),
+    "spans": ("span_f1", "span_precision", "span_recall", "macro_span_f1", "overlap_f1"),
 }
+MAIN["text"] = ("chrf", "bleu", "rougeL", "exact_text")
 COLUMNS = ("run", "metric", "first run", "this run", "difference", "interval", "rows")
 
 
@@ -133,7 +135,7 @@ def _tested(path: Path) -> _Tested:
 
 def _compare(first: _Tested, other: _Tested) -> Comparison:
     if first.spec.kind != other.spec.kind:
-        words = {"class": "one label a row", "classes": "several labels a row", "number": "numbers", "answers": "answers in texts"}
+        words: dict[Kind, str] = {"text": "texts to be written", "class": "one label a row", "classes": "several labels a row", "number": "numbers", "answers": "answers in texts", "spans": "spans of texts"}
         found = f"{words[first.spec.kind]} in one run and {words[other.spec.kind]} in the other"
         raise RunError(Issue(f"{first.name} and {other.name}", "must have the same kind of labels", found))
     in_both = first.predictions.join(other.predictions.select("id", pl.col("label").alias("_label")), on="id", maintain_order="left")

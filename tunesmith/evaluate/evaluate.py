@@ -23,7 +23,9 @@ from tunesmith.evaluate.intervals import (
     paired_differences,
 )
 from tunesmith.evaluate.kinds import answered
-from tunesmith.evaluate.metrics import Answered, metrics_for
+from tunesmith.evaluate.metrics import Answered, Metric, metrics_for
+from tunesmith.evaluate.spans import Spans
+from tunesmith.evaluate.texts import Texts, length_ratio
 from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Evaluate
 
@@ -73,8 +75,10 @@ def findings_of(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     metrics = metrics_for(judging.kind)
     for name, estimate in estimates(answers, metrics, judging.resampling).items():
         findings.append(_finding(name, f"{metrics[name].title} {judging.subject}", len(answers), estimate, judging))
-    if isinstance(answers, Answers) and judging.prefix in ("test", FOLDS):
+    if isinstance(answers, (Answers, Spans)) and judging.prefix in ("test", FOLDS):
         findings += _classes(answers, judging)
+    if isinstance(answers, Texts):
+        findings += _written(predictions, answers, judging)
     if "low" in predictions.columns and judging.prefix == "test":
         findings += _intervals(predictions, judging)
     return findings
@@ -130,20 +134,36 @@ def _intervals(predictions: pl.DataFrame, judging: Judging) -> list[Finding]:
     ]
 
 
+LENGTH_RATIO = Metric(
+    "lengths/ratio", "Words written for each word wanted", "One where texts are as long as the right ones.", length_ratio, upper=None,
+    undefined="no word is wanted",
+)  # fmt: skip
+
+
+def _written(predictions: pl.DataFrame, answers: Texts, judging: Judging) -> list[Finding]:
+    """How long the texts are, and how many have no end."""
+    ratio = estimates(answers, {LENGTH_RATIO.name: LENGTH_RATIO}, judging.resampling)[LENGTH_RATIO.name]
+    found = [_finding(LENGTH_RATIO.name, f"{LENGTH_RATIO.title} {judging.subject}", len(answers), ratio, judging)]
+    if "finished" in predictions.columns:
+        claim, open_ = f"Texts {judging.subject} that did not end within the most tokens", int((~predictions["finished"]).sum())
+        found.append(Finding(f"{judging.prefix}/lengths/unfinished", claim, open_, "rows", len(answers), artefact=judging.artefact))
+    return found
+
+
 def _rows(answers: Answered, judging: Judging) -> Finding:
     return Finding(f"{judging.prefix}/rows", f"Rows {judging.subject}", len(answers), "rows", len(answers), artefact=judging.artefact)
 
 
-def _classes(answers: Answers, judging: Judging) -> list[Finding]:
-    findings = []
+def _classes(answers: Answers | Spans, judging: Judging) -> list[Finding]:
+    findings, unit = [], "spans" if isinstance(answers, Spans) else "rows"
     for label, scores in zip(judging.labels, class_estimates(answers, judging.resampling), strict=True):
         stem = f"class/{label}"
         parts = {"precision": (scores.precision, scores.given), "recall": (scores.recall, scores.n), "f1": (scores.f1, scores.n)}
         for name, (estimate, n) in parts.items():
-            claim = f"{name.capitalize()} of the class {label} {judging.subject}"
+            claim = f"{name.capitalize()} of the {'type' if unit == 'spans' else 'class'} {label} {judging.subject}"
             findings.append(_finding(f"{stem}/{name}", claim, n, estimate, judging))
-        claim = f"Rows of the class {label} {judging.subject}"
-        findings.append(Finding(f"{judging.prefix}/{stem}/n", claim, scores.n, "rows", len(answers), artefact=judging.artefact))
+        claim = f"{'Spans of the type' if unit == 'spans' else 'Rows of the class'} {label} {judging.subject}"
+        findings.append(Finding(f"{judging.prefix}/{stem}/n", claim, scores.n, unit, len(answers), artefact=judging.artefact))
     return findings
 
 

@@ -15,6 +15,7 @@ from scipy.special import bdtr, betaincinv
 from tunesmith.core.seeding import seed_for
 from tunesmith.evaluate.answers import Answers, Bools, Floats
 from tunesmith.evaluate.metrics import Answered, Metric, Sample, Statistic, class_scores
+from tunesmith.evaluate.spans import Spans
 
 CHUNK_ELEMENTS = 2**21
 RANKING_BUDGET = 2 * 10**9
@@ -28,6 +29,10 @@ NO_SPREAD = "no interval: every resample gives the same value, so the bootstrap 
 TOO_MANY = "no interval: too many rows and classes to resample"
 OUTSIDE = "the value lies outside the interval, because resampling by itself moves this metric"
 NO_ROWS = "there are no rows"
+NO_SPAN_OR_ROW = {
+    False: ("no row carries this label", "no row was given this label"),
+    True: ("there is no span of this type", "no span of this type was predicted"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def paired_differences(model: Answered, baseline: Answered, metrics: Mapping[str
     return {name: _difference(metric, (model, baseline), drawn[name], resampling) for name, metric in metrics.items()}
 
 
-def class_estimates(answers: Answers, resampling: Resampling) -> list[ClassEstimates]:
+def class_estimates(answers: Answers | Spans, resampling: Resampling) -> list[ClassEstimates]:
     """Precision, recall and F1 of every class with their intervals, in class-id order."""
     statistics: dict[str, Statistic] = {
         "precision": lambda sample: np.where(sample.predicted_RC > 0, sample.precision_RC, np.nan),
@@ -83,7 +88,7 @@ def class_estimates(answers: Answers, resampling: Resampling) -> list[ClassEstim
     }
     limits = dict.fromkeys(statistics, resampling.resamples if len(answers) else 0)
     drawn = replicates([answers], statistics, limits, resampling.seed)
-    scores, no_row, not_given = class_scores(answers), "no row carries this label", "no row was given this label"
+    scores, no_row, not_given = class_scores(answers), *NO_SPAN_OR_ROW[isinstance(answers, Spans)]
     out = []
     for c in range(answers.classes):
         n, given = int(scores.n[c]), int(scores.given[c])

@@ -133,12 +133,12 @@ def metrics_for(kind: Kind) -> dict[str, Metric]:
     return METRICS[kind]
 
 
-def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: npt.NDArray[np.floating]) -> float:
+def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: Any) -> float:
     """The named metric of what a task's `scores` gives, against its targets. NaN when it has no value."""
     if kind == "text":
         return METRICS[kind][name].value(Texts([str(target) for target in targets], [str(said) for said in scores]))
     if kind == "spans":
-        return METRICS[kind][name].value(spans_of(targets.tolist(), scores))  # type: ignore[arg-type]
+        return METRICS[kind][name].value(spans_of(targets.tolist(), scores))
     if kind == "answers":
         said = [None if text is None else str(text) for text in scores.tolist()]
         return float("nan") if None in said else METRICS[kind][name].value(Replies(targets.tolist(), [text or "" for text in said]))

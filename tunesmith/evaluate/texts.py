@@ -99,7 +99,16 @@ def rouge_scores(said: str, wanted: str) -> list[float]:
 
 def chrf(sample: Any) -> Floats:
     """chrF of each resample, 0 … 100: precision and recall averaged over the orders that both sides have."""
-    counts = (sample.weights_RN @ sample.answers.characters_NK).reshape(-1, CHARACTERS, 3)
+    return _chrf(sample.weights_RN @ sample.answers.characters_NK)
+
+
+def chrf_of_rows(answers: Texts) -> Floats:
+    """chrF of each row by itself, (N,)."""
+    return _chrf(answers.characters_NK)
+
+
+def _chrf(counts_RK: Floats) -> Floats:
+    counts = counts_RK.reshape(-1, CHARACTERS, 3)
     said, wanted, both = counts[..., 0], counts[..., 1], counts[..., 2]
     counted = (said > 0) & (wanted > 0)
     orders = np.maximum(counted.sum(1), 1)

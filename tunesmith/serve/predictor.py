@@ -20,6 +20,7 @@ from tunesmith.data.clean import cleaned_text
 from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE
 from tunesmith.data.open import open_batches
+from tunesmith.data.targets import kept_text
 from tunesmith.data.uniform import uniform_texts
 from tunesmith.evaluate.numbers import INTERVAL, with_intervals
 from tunesmith.evaluate.predict import predict
@@ -39,7 +40,8 @@ class Prediction:
 
     In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p). In a run on numbers `label` is
     the number, and `interval` its bounds; there are no probabilities. In a run on answers in texts `label` is the answer, "" for none,
-    and `span` its place in the text that was given, in characters.
+    and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says whether it ended
+    within the most tokens.
     """
 
     label: str | tuple[str, ...] | float
@@ -47,6 +49,7 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     span: tuple[int, int] | None = None
+    finished: bool | None = None
 
 
 class Predictor:
@@ -81,6 +84,8 @@ class Predictor:
         if self.task.kind == "answers":
             span = None if row["start"] is None else (row["start"], row["end"])
             return Prediction(row["predicted"], row["score"], span=span)
+        if self.task.kind == "text":
+            return Prediction(row["predicted"], finished=row["finished"])
         if self.task.kind == "number":
             return Prediction(row["predicted"], interval=(row["low"], row["high"]) if "low" in row else None)
         label = tuple(row["predicted"]) if self.task.kind == "classes" else row["predicted"]
@@ -101,7 +106,8 @@ class Predictor:
         assert self.spec.model.max_length, "resolved specs have a length"
         given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
         changed = given.columns[:1] if self.task.kind == "answers" else given.columns  # places are those of the text as it was given
-        texts = given.with_columns(cleaned_text(pl.col(name)) for name in changed)
+        clean = kept_text if self.task.kind == "text" else cleaned_text
+        texts = given.with_columns(clean(pl.col(name)) for name in changed)
         return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:
@@ -117,7 +123,7 @@ class Predictor:
             parts.mkdir(parents=True)
             try:
                 done = 0
-                for number, rows in enumerate(open_batches(source, self.spec.data, CHUNK_ROWS)):
+                for number, rows in enumerate(open_batches(source, self.spec.data, CHUNK_ROWS, (self.spec.task,))):
                     _refuse_collisions(source, rows, self._schema(top))
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)
@@ -139,7 +145,7 @@ class Predictor:
         if predicted is None:
             answers = pl.DataFrame(schema=schema)
         else:
-            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers") else _columns(predicted, self.labels, top)
+            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers", "text") else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
@@ -147,6 +153,8 @@ class Predictor:
     def _schema(self, top: int) -> dict[str, Any]:
         if self.task.kind == "answers":
             return {"predicted": pl.String, "start": pl.Int64, "end": pl.Int64, "score": pl.Float64}
+        if self.task.kind == "text":
+            return {"predicted": pl.String, "tokens": pl.Int64, "finished": pl.Boolean}
         if self.task.kind == "number":
             return dict.fromkeys(("predicted", "low", "high") if math.isfinite(self.half) else ("predicted",), pl.Float64)
         label: Any = pl.List(pl.String) if self.task.kind == "classes" else pl.String

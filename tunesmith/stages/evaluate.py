@@ -24,6 +24,7 @@ from tunesmith.evaluate.numbers import INTERVAL, conformal_half_width, numbers_f
 from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, best_threshold, with_threshold
 from tunesmith.models.build import build_model
+from tunesmith.evaluate.texts import signatures
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.linear import Linear, Penalty, choose_logistic
 from tunesmith.models.load import device
@@ -59,6 +60,8 @@ def evaluate(context: Context, stage: StageWriter) -> None:
     stage.find(
         Finding("environment/rows_per_second", "Rows predicted in a second on this machine", round(speed, 1), "rows/s", source="measured")
     )
+    if context.given.kind == "text":
+        stage.find(*(Finding(f"metrics/{name}", f"How {name} is computed", how, source="read") for name, how in signatures().items()))
     for name in context.spec.evaluate.baselines:
         predictions = baseline_answers(context, stage, name)
         judging = _judge(context, stage, predictions, f"test.{name}", f"test/baseline/{name}")

@@ -159,8 +159,11 @@ def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[
     history = stage.wrote("history.jsonl")
     lines = (stage.rundir.path / "history.jsonl").read_text("utf-8").splitlines()
     metric, steps_per_epoch = context.spec.evaluate.metric, fitted.steps / fitted.epochs_run
-    rows = len(context.table("validation"))
+    rows = len(context.scored_encoding.rows) if context.scored_rows else len(context.table("validation"))
     expected = []
+    if context.scored_rows:
+        claim, note = "Validation rows that weights were selected by", "the first by content hash (generation.scored_rows)"
+        expected.append(Finding("train/scored_rows", claim, rows, "rows", len(context.table("validation")), note=note))
     if fitted.expected_seconds is not None:
         claim = "Training time expected after the first steps, evaluations with it"
         expected.append(Finding("train/expected_seconds", claim, round(fitted.expected_seconds, 1), "seconds"))

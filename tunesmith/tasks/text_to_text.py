@@ -101,17 +101,18 @@ class TextToText(Task):
 
     def answer(self, model: Any, batch: Batch) -> list[Any]:
         last = ends(model)
-        return [(tokens, bool(tokens) and tokens[-1] in last) for tokens in write(model, batch)]
+        return [(said, bool(said.tokens) and said.tokens[-1] in last) for said in write(model, batch)]
 
     def scores(self, answers: Any, encoding: Encoding) -> Any:
         return self.decode(answers, encoding)["predicted"].to_list()
 
     def decode(self, answers: Any, encoding: Encoding) -> pl.DataFrame:
-        texts = encoding.processor.batch_decode([tokens for tokens, _ in answers], skip_special_tokens=True) if answers else []
+        texts = encoding.processor.batch_decode([said.tokens for said, _ in answers], skip_special_tokens=True) if answers else []
         return pl.DataFrame(
             {
                 "predicted": pl.Series(texts, dtype=pl.String),
-                "tokens": pl.Series([len(tokens) for tokens, _ in answers], dtype=pl.Int64),
+                "tokens": pl.Series([len(said.tokens) for said, _ in answers], dtype=pl.Int64),
+                "margin": pl.Series([said.margin for said, _ in answers], dtype=pl.Float64),
                 "finished": pl.Series([finished for _, finished in answers], dtype=pl.Boolean),
             }
         )

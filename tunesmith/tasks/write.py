@@ -5,6 +5,8 @@ Shape suffixes: B = rows of a batch, R = rows that are still written, T = tokens
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +21,21 @@ PLAIN = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id
 """Settings that `write` knows how to follow; a model that carries others is left to its own `generate`."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """The tokens of an answer, without the one that starts the decoder, with the last one where it has ended.
+
+    `margin` is the smallest lead of a token over the next likeliest one, in logits: what rounding would have to overcome to change the
+    text. None for beams.
+    """
+
+    tokens: list[int]
+    margin: float | None
+
+
 @torch.inference_mode()
-def write(model: Any, batch: Batch) -> list[list[int]]:
-    """The tokens of each row's answer as the model's own settings say, without its first token, with its last where it has ended.
+def write(model: Any, batch: Batch) -> list[Said]:
+    """What is written for each row as the model's own settings say.
 
     Greedy search runs here and says what `model.generate` says, sooner where rows differ in length; all else is left to `generate`.
     """
@@ -55,17 +69,17 @@ def _start(batch: Batch, config: Any) -> Tensor:
     return torch.full((len(mask_BT), 1), int(config.decoder_start_token_id), device=mask_BT.device)
 
 
-def _generated(model: Any, batch: Batch) -> list[list[int]]:
+def _generated(model: Any, batch: Batch) -> list[Said]:
     """Answers by the model's own `generate`, from states of the encoder that were computed here: they may come from the store."""
     from transformers.modeling_outputs import BaseModelOutput
 
     config, first = model.generation_config, _encoded(model, batch, _start(batch, model.generation_config))
     states = BaseModelOutput(last_hidden_state=first.encoder_last_hidden_state)
     said_BT = model.generate(encoder_outputs=states, attention_mask=batch["attention_mask"], generation_config=config)
-    return [_until_end(row[1:], ends(model)) for row in said_BT.tolist()]
+    return [Said(_until_end(row[1:], ends(model)), None) for row in said_BT.tolist()]
 
 
-def _greedy(model: Any, batch: Batch, config: Any) -> list[list[int]]:
+def _greedy(model: Any, batch: Batch, config: Any) -> list[Said]:
     from transformers import NoRepeatNGramLogitsProcessor
     from transformers.modeling_outputs import BaseModelOutput
 
@@ -75,14 +89,17 @@ def _greedy(model: Any, batch: Batch, config: Any) -> list[list[int]]:
     ending = torch.tensor(sorted(last), device=start_B1.device)
     ngrams = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size) if config.no_repeat_ngram_size else None
     said: list[list[int]] = [[] for _ in range(len(start_B1))]
+    margins = [math.inf] * len(said)
     rows, written_RT = list(range(len(start_B1))), start_B1
     done_R = torch.zeros(len(rows), dtype=torch.bool, device=start_B1.device)
     for place in range(config.max_new_tokens):
         scores_RV = out.logits[:, -1].float()
-        next_R = (ngrams(written_RT, scores_RV) if ngrams else scores_RV).argmax(-1)
-        for row, token, done in zip(rows, next_R.tolist(), done_R.tolist(), strict=True):
+        best_R, next_R = (ngrams(written_RT, scores_RV) if ngrams else scores_RV).max(-1)
+        lead_R = best_R - scores_RV.scatter(1, next_R[:, None], -math.inf).amax(-1)
+        for row, token, lead, done in zip(rows, next_R.tolist(), lead_R.tolist(), done_R.tolist(), strict=True):
             if not done:
                 said[row].append(token)
+                margins[row] = min(margins[row], abs(lead))
         done_R = done_R | torch.isin(next_R, ending)
         written_RT = torch.cat([written_RT, next_R[:, None]], 1)
         left = int(done_R.sum())
@@ -97,7 +114,7 @@ def _greedy(model: Any, batch: Batch, config: Any) -> list[list[int]]:
             encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask_RT, decoder_input_ids=written_RT[:, -1:],
             past_key_values=cache, use_cache=True,
         )  # fmt: skip
-    return said
+    return [Said(tokens, margin) for tokens, margin in zip(said, margins, strict=True)]
 
 
 def _until_end(tokens: list[int], last: set[int]) -> list[int]:
