@@ -15,7 +15,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
-from tunesmith.models.anatomy import block_list, dissect, writes
+from tunesmith.models.anatomy import dissect, running_blocks, writes
 from tunesmith.models.load import quiet
 from tunesmith.models.quantized import is_quantized, merged_from_4_bits
 from tunesmith.spec.schema import IA3, Lora, Prompts
@@ -136,15 +136,15 @@ def _linear_layers(model: Any, top: int | None) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of the linear layers of the top blocks, of all blocks without `top`, by name."""
     from transformers.pytorch_utils import Conv1D
 
-    prefix, blocks = block_list(model)
+    blocks, sizes = running_blocks(model), dict[str, tuple[int, int]]()
     if top is not None and top > len(blocks):
         raise ModelError(Issue("strategy.top", f"must be at most {len(blocks)}, the model's number of blocks", str(top)))
-    lowest, sizes = len(blocks) - (top or len(blocks)), dict[str, tuple[int, int]]()
-    for name, module in blocks.named_modules():
-        if isinstance(module, nn.Linear) and int(name.split(".")[0]) >= lowest:
-            sizes[f"{prefix}.{name}"] = module.in_features, module.out_features
-        elif isinstance(module, Conv1D) and int(name.split(".")[0]) >= lowest:
-            sizes[f"{prefix}.{name}"] = module.weight.shape[0], module.weight.shape[1]
+    for prefix, block in blocks[len(blocks) - (top or len(blocks)) :]:
+        for name, module in block.named_modules(prefix=prefix):
+            if isinstance(module, nn.Linear):
+                sizes[name] = module.in_features, module.out_features
+            elif isinstance(module, Conv1D):
+                sizes[name] = module.weight.shape[0], module.weight.shape[1]
     return sizes
 
 

@@ -104,16 +104,23 @@ def find_cut(model: Any, inputs: Batch, depth: int) -> Cut:
     hidden = capture(model, inputs, [depth])[depth]
     cut = Cut(depth, before, beside, tuple(hidden.shape), tuple(inputs[model.main_input_name].shape))
     with _evaluating(model):
-        whole = model(**inputs).logits
+        whole = logits_of(model(**inputs))
         try:
             with spliced(model, cut):
-                part = model(**stored_batch(model, inputs, cut, hidden)).logits
+                part = logits_of(model(**stored_batch(model, inputs, cut, hidden)))
         except (RuntimeError, ValueError) as error:
             raise _refused(depth, f"{type(model).__name__} needs more than the hidden states at this cut ({error})") from error
     difference = float((whole - part).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(whole.abs().max())):
         raise _refused(depth, f"answers differ by {difference:.2g} when the blocks below the cut are put in from the store")
     return cut
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits of a model's answer; those of starts and ends (…, 2) where it marks spans."""
+    if "logits" in outputs:
+        return torch.as_tensor(outputs.logits)
+    return torch.stack([outputs.start_logits, outputs.end_logits], -1)
 
 
 def stored_batch(model: Any, inputs: Batch, cut: Cut, hidden: Tensor) -> Batch:
@@ -133,7 +140,8 @@ def spliced(model: Any, cut: Cut) -> Iterator[None]:
     given: list[Tensor] = []
 
     def take(_model: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        given[:] = [options.pop(GIVEN)]
+        if options.get("encoder_outputs") is None:  # a decoder that goes on reads what its encoder has said already
+            given[:] = [options.pop(GIVEN)]
         return arguments, options
 
     def answer(beside: tuple[Any, ...] | None) -> Callable[..., Any]:

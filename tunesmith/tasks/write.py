@@ -16,9 +16,11 @@ from tunesmith.tasks.base import Batch
 
 LEAVING = 0.125
 """Finished rows leave when they are this share of the rows that are written: each leaving copies what the decoder remembers."""
-PLAIN = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_new_tokens", "no_repeat_ngram_size", "num_beams",
-         "length_penalty", "do_sample", "transformers_version", "use_cache", "early_stopping", "_from_model_config", "max_length")  # fmt: skip
-"""Settings that `write` knows how to follow; a model that carries others is left to its own `generate`."""
+FOLLOWED = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_new_tokens", "max_length", "no_repeat_ngram_size",
+    "num_beams", "length_penalty", "early_stopping", "use_cache", "transformers_version", "_from_model_config",
+)  # fmt: skip
+"""Settings that greedy search here follows, or that change nothing in it; a model that carries others is left to its own `generate`."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ def ends(model: Any) -> set[int]:
 
 
 def _is_plain(config: Any) -> bool:
-    from transformers import GenerationConfig
+    """True where one text is followed at a time and nothing else is asked for than what is done here."""
+    return (config.num_beams or 1) == 1 and all(name in FOLLOWED or _is_off(name, value) for name, value in config.to_dict().items())
 
-    usual = GenerationConfig().to_dict()
-    other = {name for name, value in config.to_dict().items() if value is not None and name not in PLAIN and value != usual.get(name)}
-    return (config.num_beams or 1) == 1 and not other
+
+def _is_off(name: str, value: Any) -> bool:
+    """True for a setting that does nothing: penalties of one, counts of nought; a token or a least length always does something."""
+    if value is None or value is False:
+        return True
+    return not name.endswith("token_id") and not name.startswith("min_") and value is not True and value in (0, 1, [], {})
 
 
 def _encoded(model: Any, batch: Batch, start_B1: Tensor) -> Any:
