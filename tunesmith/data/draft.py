@@ -17,6 +17,7 @@ from tunesmith.data.clean import SPLITS
 from tunesmith.data.columns import Columns, choose_columns
 from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
+from tunesmith.data.marked import check_spans, read_spans
 from tunesmith.data.numbers import numbers
 from tunesmith.data.open import is_database, open_tables, refuse_other_folder
 from tunesmith.data.sources import hub
@@ -31,6 +32,8 @@ from tunesmith.spec.schema import Data
 MOST_GRADES = 10
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
+READ = ("question-answering", "token-classification")
+"""Tasks whose own formats are read besides tables."""
 SAMPLE_ROWS = 500
 GUIDANCE = """\
 strategy:
@@ -81,7 +84,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     """
     found = _find([paths] if isinstance(paths, str) else list(paths))
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
-    loaded, _ = open_tables(found.train, hints, tasks=("question-answering",))
+    loaded, _ = open_tables(found.train, hints, tasks=READ)
     found = _with_siblings(found, loaded, hints)
     task, why, columns = recognise_task(loaded.table, hints)
     lines = [
@@ -110,6 +113,8 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
     """
     if asked := _answer_columns(table, hints):
         return "question-answering", f"the answers in {asked.label} are words of {asked.text[1]}", asked
+    if marked := _span_columns(table, hints):
+        return "token-classification", f"the column {marked.label} holds {marked.why[str(marked.label)].rpartition('; ')[2]}", marked
     try:
         columns = choose_columns(table, hints)
     except DataError:
@@ -134,6 +139,16 @@ def _answer_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
     except DataError:
         return None
     return None if check_answers(read[str(columns.label)]) else columns
+
+
+def _span_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
+    """Tokens and tags, or text and spans, where most rows are sound; else None."""
+    try:
+        columns = choose_columns(table, hints, "token-classification")
+        read, _ = read_spans(table.head(SAMPLE_ROWS), (columns.text[0], str(columns.label)), columns.why)
+    except DataError:
+        return None
+    return None if check_spans(read[str(columns.label)]) else columns
 
 
 def _number_columns(table: pl.DataFrame, hints: Data) -> Columns:
@@ -209,7 +224,7 @@ def _holds_rows(file: str) -> bool:
     if ".json" not in Path(file).suffixes:
         return True
     try:
-        open_tables([file], Data(train=(file,)), tasks=("question-answering",))
+        open_tables([file], Data(train=(file,)), tasks=READ)
     except DataError:
         return False  # it is named in the draft as left out
     return True
@@ -247,7 +262,7 @@ def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
 
 def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
     try:
-        return set(open_tables([str(path)], hints, tasks=("question-answering",))[0].table.columns) == set(table.columns)
+        return set(open_tables([str(path)], hints, tasks=READ)[0].table.columns) == set(table.columns)
     except DataError:
         return False  # a damaged neighbour is no split; naming it in the spec says what is wrong with it
 

@@ -14,6 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tunesmith.data.marked import SPANS
+from tunesmith.data.numbers import strata
+
 Floats = NDArray[np.float64]
 
 CHUNK = 65536
@@ -139,9 +142,8 @@ def length_drift(a: pl.Series, b: pl.Series) -> LengthDrift:
 
 def label_drift(a: pl.Series, b: pl.Series) -> LabelDrift:
     """The difference of the shares of classes; a row with several labels counts once for each."""
-    counts = [
-        Counter((labels.explode(empty_as_null=True) if labels.dtype == pl.List else labels).drop_nulls().to_list()) for labels in (a, b)
-    ]
+    classes_of = [strata(labels) if labels.dtype == SPANS else labels for labels in (a, b)]
+    counts = [Counter((c.explode(empty_as_null=True) if c.dtype == pl.List else c).drop_nulls().to_list()) for c in classes_of]
     classes = sorted(counts[0].keys() | counts[1].keys(), key=str)
     observed = np.array([[count[name] for name in classes] for count in counts], np.float64)
     totals = observed.sum(1, keepdims=True)

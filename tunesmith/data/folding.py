@@ -17,6 +17,7 @@ import polars as pl
 
 from tunesmith.core.seeding import seed_for
 from tunesmith.data.clean import in_order, without_near_duplicates
+from tunesmith.data.marked import SPANS
 from tunesmith.data.near import near_duplicates, whole_text
 from tunesmith.data.numbers import has_classes, strata
 from tunesmith.data.profile import label_counts
@@ -132,6 +133,6 @@ def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
 def _problem(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> str:
     if not len(test):
         return "it has no rows: there are fewer clusters and groups than folds"
-    if has_classes(train["label"]) and len(label_counts(train["label"])) < 2:
-        return "the rows to train on have fewer than two classes"
+    if has_classes(train["label"]) and len(label_counts(train["label"])) < (1 if train.schema["label"] == SPANS else 2):
+        return "the rows to train on have too few classes"
     return "" if len(validation) else "no rows are left to select the weights on"

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -60,7 +61,7 @@ def span_columns(
     """The column of tokens (or the text column named in the spec), empty where there is none, and that of tags or spans."""
     kinds = dict(table.schema)
     if not text:
-        text = [name for name in TOKEN_NAMES if kinds.get(name) == pl.List(pl.String)][:1]
+        text = tuple(name for name in TOKEN_NAMES if kinds.get(name) == pl.List(pl.String))[:1]
         why |= dict.fromkeys(text, "its name says that it holds tokens")
     tokens = bool(text) and kinds[text[0]] == pl.List(pl.String)
     known = TAG_NAMES if tokens else SPAN_NAMES
@@ -141,7 +142,7 @@ def _tagged(tokens: pl.Series, tags: pl.Series) -> Marked:
     if lost:
         found = f"{lost} tokens of nothing but spaces and invisible characters"
         issues.append(Issue(f"column {tokens.name!r}", "should hold visible tokens", found, f"Each became {LOST}.", fatal=False))
-    schema = {"text": pl.String, "label": SPANS, TOKENS: pl.List(pl.String), PROBLEM: pl.String}
+    schema: dict[str, Any] = {"text": pl.String, "label": SPANS, TOKENS: pl.List(pl.String), PROBLEM: pl.String}
     return Marked(_refuse_most(pl.DataFrame(rows, schema, orient="row"), tags.name), f"tags in {scheme}", tuple(issues))
 
 
@@ -312,7 +313,7 @@ def _moved(old: str, new: str, spans: list[Span]) -> list[Span] | None:
     """The same spans in a cleaned text; None where cleaning joined what a boundary parts."""
     places = [place for place, character in enumerate(new) if character not in " \n"]
     bounds = sorted({0, len(old), *(span[edge] for span in spans for edge in ("start", "end"))})
-    pieces = [_visible(old[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [_visible(old[a:b]) for a, b in pairwise(bounds)]
     if "".join(pieces) != "".join(new[place] for place in places):
         return None
     counts = dict(zip(bounds, [0, *_sums(map(len, pieces))], strict=True))

@@ -158,7 +158,7 @@ def _load(spec: Spec) -> tuple[dict[str, Loaded], list[dict[str, Any]]]:
     for name, patterns in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         if patterns is not None:
             try:
-                loaded[name], found = open_tables(patterns, data, data.weights if name == "train" else None, spec.seed)
+                loaded[name], found = open_tables(patterns, data, data.weights if name == "train" else None, spec.seed, (spec.task,))
                 sources = found if name == "train" else sources
             except DataError as error:
                 issues += [issue for issue in error.issues if issue not in issues]
@@ -180,8 +180,8 @@ def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl
         tables[name], more = read_answers(tables[name], (columns.text[1], str(columns.label)), data.answer_start, f"data.{name}")
         told += more
     for name in tables if columns.kind == "spans" else ():
-        tables[name], more = read_spans(tables[name], (columns.text[0], str(columns.label)), columns.why)
-        told += more
+        tables[name], warned = read_spans(tables[name], (columns.text[0], str(columns.label)), columns.why)
+        told += warned
     return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}, told
 
 

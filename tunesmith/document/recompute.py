@@ -13,6 +13,7 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.data.clean import SPLITS, content_ids
 from tunesmith.data.folding import folding
 from tunesmith.data.leaks import leaking, text_leaks
+from tunesmith.data.marked import SPANS
 from tunesmith.data.near import near_duplicates, whole_text
 from tunesmith.document.checks import Check, attempt
 from tunesmith.evaluate.evaluate import FOLDS, Judging, clean_findings, differences, findings_of
@@ -234,6 +235,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
     if "finished" in stored.columns:
         yield _same_texts(stored, again, what)
         return
+    if stored.schema["label"] == SPANS:
+        yield _same_spans(stored, again, what)
+        return
     if "probabilities" not in stored.columns:
         yield _same_numbers(stored, again, what)
         return
@@ -297,6 +301,21 @@ def _same_answers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check
         return Check(2, what, "mismatch", f"{int(wrong_N.sum())} of {len(stored)} answers differ, first {stored['id'][int(wrong_N.argmax())]}")
     largest = float(np.abs(before - now).max(initial=0.0))
     return Check(2, what, "verified", f"{len(stored)} answers, scores agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})")
+
+
+def _same_spans(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Predicted spans and their probabilities against those of the weights; a row may differ where a tag hardly led."""
+    close_N = stored["margin"].to_numpy() <= SPAN_TOLERANCE
+    off, largest = list[int](), 0.0
+    for row, (before, now) in enumerate(zip(stored["predicted"].to_list(), again["predicted"].to_list(), strict=True)):
+        same = [(s["start"], s["end"], s["label"]) for s in before] == [(s["start"], s["end"], s["label"]) for s in now]
+        apart = max((abs(a["probability"] - b["probability"]) for a, b in zip(before, now, strict=False)), default=0.0) if same else 1.0
+        if apart > SPAN_TOLERANCE and not close_N[row]:
+            off.append(row)
+        largest = max(largest, apart if same else 0.0)
+    if off:
+        return Check(2, what, "mismatch", f"{len(off)} of {len(stored)} rows have other spans, first {stored['id'][off[0]]}")
+    return Check(2, what, "verified", f"{len(stored)} rows, the same spans; probabilities agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})")
 
 
 def _undecided(probabilities_NC: np.ndarray, stored: pl.DataFrame) -> np.ndarray:

@@ -10,6 +10,7 @@ from tunesmith.document import charts, story, tables, vocabulary
 from tunesmith.document.answers import told_answers
 from tunesmith.document.claims import Claims, html_document
 from tunesmith.document.contents import PREDICTIONS, Contents
+from tunesmith.document.marks import told_spans
 from tunesmith.document.templating import rendered
 from tunesmith.document.written import told_texts
 from tunesmith.spec.kinds import OF_CLASSES
@@ -82,6 +83,8 @@ def _outcome(contents: Contents) -> dict[str, Any]:
     """What the sections about right and wrong predictions walk over, by the kind of labels."""
     if contents.kind == "answers":
         return told_answers(contents)
+    if contents.kind == "spans":
+        return told_spans(contents)
     if contents.kind == "text":
         return told_texts(contents)
     return _confusion(contents) if contents.kind in OF_CLASSES else _numbers(contents)

@@ -14,11 +14,13 @@ from tunesmith.models.forward import frozen_features
 from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import apply_strategy
+from tunesmith.models.tagging import fit_tags, sampled
 from tunesmith.spec.defaults import FIND, Facts, resolve
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.text_regression import TextRegression
+from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.range_test import RangeTest, range_test
 
@@ -39,7 +41,10 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
     model = build_model(start, task)
     if isinstance(task, TextRegression):
         task = in_units(make_task(spec, [], train, task.targets(train)), model)
-    if start.train.head_start == "fitted":
+    if start.train.head_start == "fitted" and isinstance(task, TokenClassification):
+        sample = sampled(task.encode(train.head(HEAD_ROWS), processor, start.model.max_length), [*range(min(len(train), HEAD_ROWS))], len(task.tags))
+        set_head(model, fit_tags(model, task, sample, Penalty(1.0, intercept=has_bias(model))))
+    elif start.train.head_start == "fitted":
         turns = train.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", maintain_order=True)
         rows = turns if spec.kind == "class" else train
         sample = task.encode(rows.head(HEAD_ROWS), processor, start.model.max_length)

@@ -66,7 +66,7 @@ class TokenClassification(Task):
         return ("text", "label")
 
     def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
-        tokens = rows[TOKENS].to_list() if TOKENS in rows.columns else [None] * len(rows)
+        tokens: list[Any] = rows[TOKENS].to_list() if TOKENS in rows.columns else [None] * len(rows)
         labels = rows["label"].to_list() if "label" in rows.columns else None
         encoded: list[Encoded] = []
         for begin in range(0, len(rows), ROWS_AT_ONCE):  # offsets of many long texts at once take much memory
