@@ -251,12 +251,14 @@ def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
-    if output.suffix not in (".parquet", ".csv", ".jsonl"):
-        raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name))
+    if output.suffix not in (".parquet", ".csv", ".jsonl", ".json"):
+        raise RunError(Issue("--output", "must end in .parquet, .csv, .jsonl, or .json for answers in texts", output.name))
     from tunesmith.data.load import reads_whole
     from tunesmith.serve.predictor import load
 
     predictor = load(path)
+    if output.suffix == ".json" and predictor.task.kind != "answers":
+        raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name, "JSON is for answers in texts."))
     if whole := reads_whole([data]):
         _say(f"[yellow]{', '.join(map(_plain, whole))}: JSON has no rows to read one by one; it is held in memory whole.[/]")
     with console.status("Predicting") as status:
