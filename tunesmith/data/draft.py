@@ -24,17 +24,26 @@ from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
 from tunesmith.data.spans import check_answers, read_answers
+from tunesmith.data.targets import pair_of, task_of
 from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Data
 
 MOST_GRADES = 10
+OWN_TARGETS = 0.5
+"""Share of the targets that must differ for a table of texts to be written."""
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
 READ = ("question-answering", "token-classification")
 """Tasks whose own formats are read besides tables."""
 SAMPLE_ROWS = 500
+WRITER = """\
+model:
+  # An encoder with a decoder, such as T5 or BART: a folder on this machine, or a Hugging Face id. The starter writes no texts.
+  name: google-t5/t5-small
+
+"""
 GUIDANCE = """\
 strategy:
   # full: every weight; the best score with enough rows.     layers: the top blocks only; less memory.
@@ -115,6 +124,9 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
         return "question-answering", f"the answers in {asked.label} are words of {asked.text[1]}", asked
     if marked := _span_columns(table, hints):
         return "token-classification", f"the column {marked.label} holds {marked.why[str(marked.label)].rpartition('; ')[2]}", marked
+    if written := _written_columns(table, hints):
+        task = task_of(written.text[0], str(written.label))
+        return task, f"{written.label} holds a text of its own for each {written.text[0]}", written
     try:
         columns = choose_columns(table, hints)
     except DataError:
@@ -127,6 +139,17 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
         return "text-classification", "the label names classes", columns
     why = f"the column {columns.label} holds decimal numbers"
     return ("sentence-similarity", f"two texts, and {why}", columns) if len(columns.text) > 1 else ("text-regression", why, columns)
+
+
+def _written_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
+    """Source and target where the names speak of them and most targets differ, as classes do not; else None."""
+    pair = pair_of([name for name, kind in table.schema.items() if kind == pl.String])
+    named = {*(hints.text or ()), *([hints.label] if isinstance(hints.label, str) else [])}
+    if pair is None or not named <= {*pair[:2]}:
+        return None
+    columns = choose_columns(table, hints, "text2text-generation")
+    given = table[str(columns.label)].drop_nulls()
+    return columns if given.n_unique() > max(MOST_GRADES, len(given) * OWN_TARGETS) else None
 
 
 def _answer_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
@@ -283,7 +306,7 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
     lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
-    if columns.kind in ("number", "answers"):
+    if columns.kind in ("number", "answers", "text"):
         pass
     elif label.dtype == pl.List:
         lines.append("  multi_label: true  # the column holds lists")
@@ -337,6 +360,8 @@ def _shares(found: Found) -> list[str]:
 
 
 def _strategy(rows: int, kind: Kind) -> str:
+    if kind == "text":
+        return WRITER + GUIDANCE.format(kind="full", why="the whole network learns to write")
     if kind == "answers":
         return GUIDANCE.format(kind="full", why="a head that reads tokens needs a network that was trained with it")
     if rows < FEW_ROWS:
