@@ -10,8 +10,8 @@ from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.metrics import Answered
 from tunesmith.evaluate.numbers import numbers_from_table
 from tunesmith.evaluate.replies import replies_from_table
-from tunesmith.evaluate.texts import texts_from_table
 from tunesmith.evaluate.spans import spans_from_table
+from tunesmith.evaluate.texts import texts_from_table
 from tunesmith.spec.kinds import Kind
 
 
