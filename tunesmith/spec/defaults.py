@@ -12,6 +12,7 @@ import yaml
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
 from tunesmith.spec.kinds import Kind
+from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
@@ -201,9 +202,9 @@ def _patience(facts: Facts) -> tuple[int | None, str]:
 def _folds(spec: Spec, facts: Facts) -> tuple[int | None, str]:
     if spec.train.distill is not None:
         return None, "the teacher was trained on rows that folds would hold out"
+    few = f"{'the rarest class has' if spec.kind in OF_CLASSES else 'there are'} {facts.fewest_test_rows} test rows"
     if facts.fewest_test_rows >= FEW_TEST_ROWS:
-        return None, f"the rarest class has {facts.fewest_test_rows} test rows: the test split says enough"
-    few = f"the rarest class has {facts.fewest_test_rows} test rows"
+        return None, f"{few}: the test split says enough"
     if facts.rows > MOST_FOLDED_ROWS:
         return None, f"{few}, but {facts.rows} rows in all, more than {MOST_FOLDED_ROWS}, would cost {FOLDS} more trainings unasked"
     return FOLDS, f"{few}, fewer than {FEW_TEST_ROWS}, and {facts.rows} rows in all are soon trained on"
