@@ -11,8 +11,7 @@ import yaml
 
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
-from tunesmith.spec.kinds import Kind
-from tunesmith.spec.kinds import OF_CLASSES
+from tunesmith.spec.kinds import OF_CLASSES, Kind
 from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
