@@ -105,7 +105,7 @@ def test_a_tampered_answer_is_found(done: tunesmith.Run, tmp_path: Path) -> None
 def test_predictions_point_into_the_text_as_it_was_given(done: tunesmith.Run, tmp_path: Path) -> None:
     text = "  the\u200b  refund 😀   שלום is here\r\n\r\n\r\nand so is the parcel "
     for one in tunesmith.load(done.path).predict([("how r", text)] * 2):
-        assert one.span is None and one.label == "" or one.span and text[slice(*one.span)] == one.label
+        assert one.label == ("" if one.span is None else text[slice(*one.span)])
     rows = table(30, 0.3, seed=1).select("id", "question", "context")
     rows = pl.concat([rows, rows.head(1).with_columns(id=pl.lit("empty"), context=pl.lit(" "))])
     rows.write_csv(tmp_path / "new.csv")
@@ -136,8 +136,9 @@ def test_squad_json_is_read_drafted_and_predicted(done: tunesmith.Run, tmp_path:
 def test_strategies_and_the_store(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
     losses = []
     for mode in ("auto", "never") if strategy["kind"] == "layers" else ("auto",):
-        rows = table(60).with_columns(context=pl.concat_str(pl.lit("the box is late " * 20), "context"),
-                                      answers=pl.col("answers").list.eval(pl.struct(pl.element().struct.field("text"), pl.element().struct.field("start") + 320)))  # fmt: skip
+        moved = pl.struct(pl.element().struct.field("text"), pl.element().struct.field("start") + 320)
+        longer = pl.concat_str(pl.lit("the box is late " * 20), "context")
+        rows = table(60).with_columns(context=longer, answers=pl.col("answers").list.eval(moved))
         finished = run(tmp_path, tiny_bert, name=mode, rows=rows, strategy=strategy, store={"mode": mode}, evaluate={"baselines": []},
                        train={"epochs": 2}, model={"max_length": 48})  # fmt: skip
         losses.append([json.loads(line)["loss"] for line in (finished.path / "history.jsonl").read_text().splitlines()])

@@ -44,6 +44,9 @@ WORDS: dict[Kind, str] = {
     "text-spans": "texts with marked spans",
 }
 HEAD_ROWS = 1000
+SPANS = "token-classification"
+READ_BY = {"text-spans": SPANS}
+"""The task that reads a kind of items, where it has another name."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def open_batches(source: str, data: Data, rows: int, tasks: Sequence[str] = ()) 
         yield from _from_items(open_source(source), shown(source), 0).part.frame.iter_slices(rows)
     else:
         for path, own in _files(source) if tasks else ():
-            found = _other_format(path, data)
+            found = _other_format(path, data, tasks)
             if found is not None:
                 yield from _from_items(found[0].read(Place(path), found[1]), own, 0, path, tasks).part.frame.iter_slices(rows)
                 return
@@ -192,7 +195,7 @@ def _files(pattern: str) -> list[tuple[Path, str]]:
 
 def _from_file(path: Path, names: tuple[str, str], entry: int, data: Data, tasks: Sequence[str]) -> _Read:
     own, name = names
-    found = _other_format(_no_folder(path, own), data)
+    found = _other_format(_no_folder(path, own), data, tasks)
     if found is None:
         part = read_file(path, name, data)
         return _Read(replace(part, file=replace(part.file, path=own)), entry, Counter())
@@ -205,7 +208,7 @@ def _without(read: _Read, refused: Counter[str]) -> _Read:
     return replace(read, part=replace(read.part, issues=(*read.part.issues, *issues)), unusable=read.unusable + refused)
 
 
-def _other_format(path: Path, data: Data) -> tuple[Format, str] | None:
+def _other_format(path: Path, data: Data, tasks: Sequence[str] = ()) -> tuple[Format, str] | None:
     """The format of a file that is no table, and why; None for tables, and for damage, which the table reader tells better.
 
     Many formats are tables as well. A table whose text and label columns are known is one, whatever else is in it.
@@ -216,15 +219,19 @@ def _other_format(path: Path, data: Data) -> tuple[Format, str] | None:
         return None
     if found is None or found[0].name == "table":
         return None
-    if found[0].name == "Label Studio export":
+    if found[0].name == "Label Studio export" or (found[0].name == "CoNLL columns" and SPANS in tasks):
         return found
-    for task in KINDS:
-        try:
-            choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data), task)
-        except (DataError, StopIteration):
-            continue
-        return None
-    return found
+    tried = (task for task, kind in KINDS.items() if task in tasks or kind in ("class", "number"))
+    return None if any(_is_table_of(task, path, data) for task in tried) else found
+
+
+def _is_table_of(task: str, path: Path, data: Data) -> bool:
+    """True when a file is a table whose columns fit a task."""
+    try:
+        choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data), task)
+    except (DataError, StopIteration):
+        return False
+    return True
 
 
 def _no_folder(path: Path, own: str) -> Path:
@@ -240,7 +247,7 @@ def _no_folder(path: Path, own: str) -> Path:
 
 
 def _from_items(items: Items, own: str, entry: int, path: Path | None = None, tasks: Sequence[str] = ()) -> _Read:
-    if items.kind != "table" and items.kind not in tasks:
+    if items.kind != "table" and READ_BY.get(items.kind, items.kind) not in tasks:
         _refuse_other(items, own)
     frame = items.table.rename({"source": SOURCE})
     sha256, size = rows_identity(frame) if path is None else (sha256_file(path), path.stat().st_size)

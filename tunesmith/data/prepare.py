@@ -79,9 +79,7 @@ def prepare(spec: Spec) -> Prepared:
     warnings = [issue for table in loaded.values() for issue in table.issues]
     del loaded
     writes = spec.kind == "text"
-    issues = check_targets(tables["train"]["label"]) if writes else check_labels(tables["train"]["label"])
-    if issues:
-        raise DataError(issues)
+    _refuse_labels(tables["train"]["label"], writes)
     made = uniform(tables, spec.data, spec.kind)
     agreed = agree(made.tables, spec.data)
     tables, gone = agreed.tables, [agreed.dropped]
@@ -98,10 +96,10 @@ def prepare(spec: Spec) -> Prepared:
     parts, repeated = _apart(kept, near, spec)
     splits = {name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS}
     splits, unknown = (splits, empty_dropped()) if writes else without_unknown_labels(splits)
-    searched = _searched(kept, splits, near)
     dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec)
-    warnings += [*unnamed, *placed, *agreed.issues, *_warnings(splits, cleaned, parts, classes=not writes), *(group_warnings(kept["train"]) if spec.data.group else []), *decided.issues]
+    grouped = group_warnings(kept["train"]) if spec.data.group else []  # groups of questions about one text were not asked for
+    warnings += [*unnamed, *placed, *agreed.issues, *_warnings(splits, cleaned, parts, classes=not writes), *grouped, *decided.issues]
     labels = [] if writes else sorted(label_counts(splits["train"]["label"]))
     story = Story(
         files,
@@ -110,7 +108,7 @@ def prepare(spec: Spec) -> Prepared:
         across.height,
         parts,
         tuple(warnings),
-        text_part(searched, spec.data),
+        text_part(searched := _searched(kept, splits, near), spec.data),
         decided.told,
         made,
         survey({name: rows.drop("label") for name, rows in splits.items()} if writes or spec.kind == "answers" else splits),
@@ -128,6 +126,17 @@ def prepare(spec: Spec) -> Prepared:
         search=searched,
         consensus=agreed.consensus,
     )
+
+
+def _refuse_labels(label: pl.Series, writes: bool) -> None:
+    """Nothing.
+
+    Raises:
+        DataError: the labels of the training table make training impossible.
+    """
+    issues = check_targets(label) if writes else check_labels(label)
+    if issues:
+        raise DataError(issues)
 
 
 def write(prepared: Prepared, stage: StageWriter) -> None:

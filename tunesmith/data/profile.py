@@ -30,7 +30,13 @@ DECISIONS = {
     "undecided": "entries of review files without a usable decision",
 }
 SOURCE_COUNTS = {"kept": "rows kept of this source of training rows", "left_out": "rows left out of this source because of its weight"}
-TARGETS = {"min": "the shortest target", "p50": "half of the targets have at most", "p99": "nearly all targets have at most", "max": "the longest target", "same": "targets that are the text itself"}  # fmt: skip
+TARGETS = {
+    "min": "the shortest target",
+    "p50": "half of the targets have at most",
+    "p99": "nearly all targets have at most",
+    "max": "the longest target",
+    "same": "targets that are the text itself",
+}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -112,18 +118,7 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
     for reason in Reason:
         claim = f"rows dropped: {EXPLANATIONS[reason][0].lower()}{EXPLANATIONS[reason][1:].rstrip('.')}"
         out.append(_count(f"data/dropped/{reason}", claim, profile["dropped"][reason]["rows"], "rows", rows["read"]))
-    if profile["numbers"]:
-        out += [_number(split, name, value) for split, told in profile["numbers"].items() for name, value in told.items() if name != "rows"]
-    elif profile["answers"]:
-        for name, told in profile["answers"].items():
-            claim = f"questions of the {SPLIT_NAMES[name]} split whose text holds no answer"
-            out.append(_count(f"data/without_answer/{name}", claim, told["without"], "rows", told["rows"]))
-        out.append(_count("data/contexts", "different texts that the training questions are about", profile["contexts"], "texts"))
-    elif profile["targets"]:
-        for name, told in profile["targets"].items():
-            out += [_count(f"data/targets/{name}/{key}", f"{TARGETS[key]}, {SPLIT_NAMES[name]} split", told[key], "rows" if key == "same" else "characters", told["rows"]) for key in TARGETS if told[key] is not None]  # fmt: skip
-    else:
-        out.append(_count("data/classes", "classes that the model learns", profile["class_count"], "classes"))
+    out += _label_findings(profile)
     for entry in profile["sources"]:
         for name, words in SOURCE_COUNTS.items():
             out.append(_count(f"data/sources/{entry['name']}/{name}", words, entry[name], "rows", entry["rows"]))
@@ -171,6 +166,27 @@ def findings(profile: Mapping[str, Any]) -> list[Finding]:
     return out
 
 
+def _label_findings(profile: Mapping[str, Any]) -> list[Finding]:
+    """What the labels are, by their kind."""
+    out: list[Finding] = []
+    if profile["numbers"]:
+        return [_number(split, name, value) for split, told in profile["numbers"].items() for name, value in told.items() if name != "rows"]
+    if profile["answers"]:
+        for split, told in profile["answers"].items():
+            claim = f"questions of the {SPLIT_NAMES[split]} split whose text holds no answer"
+            out.append(_count(f"data/without_answer/{split}", claim, told["without"], "rows", told["rows"]))
+        return [*out, _count("data/contexts", "different texts that the training questions are about", profile["contexts"], "texts")]
+    if profile["targets"]:
+        for split, told in profile["targets"].items():
+            for key in (key for key in TARGETS if told[key] is not None):
+                unit = "rows" if key == "same" else "characters"
+                out.append(
+                    _count(f"data/targets/{split}/{key}", f"{TARGETS[key]}, {SPLIT_NAMES[split]} split", told[key], unit, told["rows"])
+                )
+        return out
+    return [_count("data/classes", "classes that the model learns", profile["class_count"], "classes")]
+
+
 def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
     """JSON pointer (RFC 6901) into profile.json for every finding whose value stands there as a number."""
     where = {f"data/rows/{name}": f"/rows/{name}" for name in profile["rows"]}
@@ -205,7 +221,7 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
 
 
 def label_counts(label: pl.Series) -> dict[str, int]:
-    """Rows of each label; a row with several labels counts for each; spans of each type. Numbers and answers are no classes: nothing is counted."""
+    """Rows of each label; a row with several labels counts for each; spans of each type. Numbers and answers are not counted."""
     if not has_classes(label):
         return {}
     if label.dtype == SPANS:

@@ -118,6 +118,7 @@ def _given(cell: object, start: object, text: bool) -> list[Given] | None:
 
 
 def _pairs(value: object) -> list[Given] | None:
+    """The same of a value that is no text."""
     if isinstance(value, Mapping):
         texts, starts = value.get("text"), value.get("answer_start", value.get("start"))
         if isinstance(texts, str):
@@ -130,9 +131,8 @@ def _pairs(value: object) -> list[Given] | None:
     value = [_object(one) for one in value]
     if all(isinstance(one, str) for one in value):
         return [(str(one), None) for one in value]
-    if not all(isinstance(one, Mapping) and isinstance(one.get("text"), str) for one in value):
-        return None
-    return [(one["text"], one.get("answer_start", one.get("start"))) for one in value]
+    objects = [one for one in value if isinstance(one, Mapping) and isinstance(one.get("text"), str)]
+    return [(one["text"], one.get("answer_start", one.get("start"))) for one in objects] if len(objects) == len(value) else None
 
 
 def _object(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ FAR = 600
 
 @dataclass(frozen=True)
 class Group:
-    """Test questions of a kind: how many, and their mean exact match and F1. `low` and `high` are words of the answer, where these count."""
+    """Test questions of a kind: how many, their mean exact match and F1. `low` and `high` are words of the answer, where these count."""
 
     name: str
     low: int | None
@@ -116,7 +117,7 @@ def pieces(text: str, right: Iterable[tuple[int, int]], said: tuple[int, int] | 
         if low > 0:
             out.append(Piece("… ", False, False))
         cuts = sorted({low, high, *(place for span in spans for place in span if low < place < high)})
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             inside = [any(a <= start and end <= b for a, b in some) for some in (right, [said] if said else [])]
             out.append(Piece(text[start:end], *inside))
     return [*out, *([Piece(" …", False, False)] if merged[-1][1] < len(text) else [])]
@@ -131,4 +132,5 @@ def _wrong(row: dict[str, Any], text: dict[str, Any], f1: float) -> Wrong:
     said = (row["start"], row["end"]) if row["start"] is not None else None
     shown = list(dict.fromkeys(answer["text"] for answer in row["label"]))
     body = text.get("text_pair") or ""
-    return Wrong(text.get("text") or "", shown, row["predicted"] or "", f1, row["score"], pieces(body, right, said), text.get("source") or "")
+    around = pieces(body, right, said)
+    return Wrong(text.get("text") or "", shown, row["predicted"] or "", f1, row["score"], around, text.get("source") or "")

@@ -79,7 +79,12 @@ class Contents:
     @property
     def metric(self) -> str:
         """The metric that leads the documents."""
-        return str(self.setting("evaluate.metric") or {"class": "accuracy", "classes": "micro_f1", "number": "spearman", "answers": "f1", "text": "chrf", "spans": "span_f1"}[self.kind])
+        return str(
+            self.setting("evaluate.metric")
+            or {"class": "accuracy", "classes": "micro_f1", "number": "spearman", "answers": "f1", "text": "chrf", "spans": "span_f1"}[
+                self.kind
+            ]
+        )
 
     @property
     def baselines(self) -> list[str]:

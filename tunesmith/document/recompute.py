@@ -298,7 +298,8 @@ def _same_answers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check
     moved_N = ~(np.abs(margin_N - again_N) <= SPAN_TOLERANCE * np.maximum(1.0, np.abs(margin_N)))
     wrong_N = off_N | moved_N | (other_N & ~close_N)
     if wrong_N.any():
-        return Check(2, what, "mismatch", f"{int(wrong_N.sum())} of {len(stored)} answers differ, first {stored['id'][int(wrong_N.argmax())]}")
+        first = stored["id"][int(wrong_N.argmax())]
+        return Check(2, what, "mismatch", f"{int(wrong_N.sum())} of {len(stored)} answers differ, first {first}")
     largest = float(np.abs(before - now).max(initial=0.0))
     return Check(2, what, "verified", f"{len(stored)} answers, scores agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})")
 
@@ -315,7 +316,12 @@ def _same_spans(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
         largest = max(largest, apart if same else 0.0)
     if off:
         return Check(2, what, "mismatch", f"{len(off)} of {len(stored)} rows have other spans, first {stored['id'][off[0]]}")
-    return Check(2, what, "verified", f"{len(stored)} rows, the same spans; probabilities agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})")
+    return Check(
+        2,
+        what,
+        "verified",
+        f"{len(stored)} rows, the same spans; probabilities agree within {SPAN_TOLERANCE:g} (largest difference {largest:.2g})",
+    )
 
 
 def _undecided(probabilities_NC: np.ndarray, stored: pl.DataFrame) -> np.ndarray:

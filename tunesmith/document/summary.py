@@ -67,7 +67,8 @@ def _data(contents: Contents) -> list[Row]:
         rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see review/suspects.csv"))
     if contents.kind == "answers":
         without, _ = _shown(contents, "data/without_answer/train", "count")
-        rows.append(Row("data", "texts asked about", _shown(contents, "data/contexts", "count")[0], f"{without} questions without an answer"))
+        texts, _ = _shown(contents, "data/contexts", "count")
+        rows.append(Row("data", "texts asked about", texts, f"{without} questions without an answer"))
     elif contents.kind == "text":
         half, most = (_shown(contents, f"data/targets/train/{end}", "count")[0] for end in ("p50", "max"))
         rows.append(Row("data", "targets", f"{half} characters", f"half of them at most; the longest {most}"))

@@ -67,7 +67,11 @@ OTHER_BASELINES: dict[str, dict[str, str]] = {
 }
 OTHER_BASELINES["text"] = {"copy": "writing the text itself", "retrieval": "the target of the most similar training row"}
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
-OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {"number": {"majority": "mean number"}, "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"}, "spans": {"dictionary": "spans of training rows", "features": "frozen states"}}
+OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {
+    "number": {"majority": "mean number"},
+    "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"},
+    "spans": {"dictionary": "spans of training rows", "features": "frozen states"},
+}
 OTHER_BASELINE_NAMES["text"] = {"copy": "the text itself", "retrieval": "nearest training row"}
 NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
            "deviation": "standard deviation"}  # fmt: skip

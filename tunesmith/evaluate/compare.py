@@ -135,7 +135,14 @@ def _tested(path: Path) -> _Tested:
 
 def _compare(first: _Tested, other: _Tested) -> Comparison:
     if first.spec.kind != other.spec.kind:
-        words: dict[Kind, str] = {"text": "texts to be written", "class": "one label a row", "classes": "several labels a row", "number": "numbers", "answers": "answers in texts", "spans": "spans of texts"}
+        words: dict[Kind, str] = {
+            "text": "texts to be written",
+            "class": "one label a row",
+            "classes": "several labels a row",
+            "number": "numbers",
+            "answers": "answers in texts",
+            "spans": "spans of texts",
+        }
         found = f"{words[first.spec.kind]} in one run and {words[other.spec.kind]} in the other"
         raise RunError(Issue(f"{first.name} and {other.name}", "must have the same kind of labels", found))
     in_both = first.predictions.join(other.predictions.select("id", pl.col("label").alias("_label")), on="id", maintain_order="left")

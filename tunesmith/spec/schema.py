@@ -277,7 +277,7 @@ class Evaluate(Part):
     resamples: int = Field(default=1000, ge=100, le=100000)
     """Bootstrap resamples."""
     baselines: tuple[Literal["majority", "features", "copy", "retrieval", "lexical", "dictionary"], ...] = ("majority", "features")
-    """What the model is compared with: always the most frequent class, or the mean number; a regression on frozen features; the sentence nearest to a question; the spans of training rows."""
+    """What the model is compared with; "majority": the most frequent class or answer, or the mean number. What fits the task, if left out."""
     folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
     """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""
     mistakes: int = Field(default=20, ge=0, le=1000)
@@ -320,7 +320,7 @@ class Spec(Part):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.\- ]*$")
     """Name of the run; its directory is runs/NAME."""
     task: TaskName = "text-classification"
-    """What the model learns to do: classes of a text, a number for a text, a number for how alike two texts are, answers in a text, or its spans."""
+    """What the model learns to do: classes, a number, how alike two texts are, answers in a text, spans of it, or a text to be written."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random stream of the run derives from it."""
     data: Data

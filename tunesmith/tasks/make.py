@@ -18,10 +18,19 @@ from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, SentenceSimil
 from tunesmith.tasks.text_to_text import WRITING_METRICS, Summarization, TextToText, Translation
 from tunesmith.tasks.token_classification import SPAN_METRICS, TokenClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification)
+}
 WRITERS: dict[str, type[TextToText]] = {task.name: task for task in (Summarization, Translation, TextToText)}
 TASKS |= WRITERS
-METRICS: dict[Kind, tuple[str, ...]] = {"class": ONE_LABEL_METRICS, "classes": MANY_LABEL_METRICS, "number": NUMBER_METRICS, "answers": ANSWER_METRICS, "text": WRITING_METRICS, "spans": SPAN_METRICS}
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "class": ONE_LABEL_METRICS,
+    "classes": MANY_LABEL_METRICS,
+    "number": NUMBER_METRICS,
+    "answers": ANSWER_METRICS,
+    "text": WRITING_METRICS,
+    "spans": SPAN_METRICS,
+}
 
 
 def metric_names(spec: Spec) -> tuple[str, ...]:
@@ -63,4 +72,5 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
 
 def can_be_empty(spec: Spec, train: pl.DataFrame) -> bool:
     """True where training rows have no answer, and the spec does not say that there is always one."""
-    return spec.kind == "answers" and spec.answers.no_answer == "auto" and "label" in train.columns and bool((train["label"].list.len() == 0).any())
+    asked = spec.kind == "answers" and spec.answers.no_answer == "auto" and "label" in train.columns
+    return asked and bool((train["label"].list.len() == 0).any())
