@@ -110,13 +110,20 @@ def test_what_an_export_leaves_out_is_a_warning(tmp_path: Path) -> None:
     assert any("1 left out. Nobody has annotated the item" in str(issue) for issue in done.issues)
 
 
+DRAFTED = {kind: "token-classification" for kind in ("token-classification", "text-spans")} | {"question-answering": "question-answering"}
+"""Kinds of items that a task reads, so that `init` drafts it."""
+
+
 @pytest.mark.parametrize("name", [name for name, (_, _, kind) in source_files.MAKERS.items() if kind != "table"])
 def test_a_source_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
-    make, _, _ = source_files.MAKERS[name]
+    make, _, kind = source_files.MAKERS[name]
     path = make(tmp_path)
     spec = spec_of(str(path))
     assert check_spec(spec, ()) == []
-    for act in (lambda: prepare(spec), lambda: draft_spec(str(path), tmp_path)):
+    acts = [lambda: prepare(spec), lambda: draft_spec(str(path), tmp_path)]
+    if kind in DRAFTED:
+        assert f"task: {DRAFTED[kind]}" in acts.pop()()
+    for act in acts:
         with pytest.raises(DataError) as caught:
             act()
         (issue,) = caught.value.issues
