@@ -150,7 +150,7 @@ def _sentence(words: list[str | None] | None, tags: list[str | None] | None, sch
     """Text, spans, tokens and problem of a row; tokens that vanish; tags that were repaired."""
     if words is None or tags is None:
         return ("", None, words and [], None), 0, 0
-    clean = [_token(word or "") for word in words]
+    clean = text_of_tokens(words)
     text = " ".join(clean)
     if len(words) != len(tags) or any(tag is None for tag in tags):
         return (text, [], clean, f"{len(words)} tokens and {len([t for t in tags if t is not None])} tags"), 0, 0
@@ -158,6 +158,11 @@ def _sentence(words: list[str | None] | None, tags: list[str | None] | None, sch
     places = token_places(clean)
     spans = [{"start": places[first][0], "end": places[last - 1][1], "label": name} for first, last, name in runs]
     return (text, spans, clean, None), clean.count(LOST) - words.count(LOST), broken
+
+
+def text_of_tokens(words: Sequence[str | None]) -> list[str]:
+    """The tokens as they stand in the text that is made of them."""
+    return [_token(word or "") for word in words]
 
 
 def _token(word: str) -> str:
@@ -183,7 +188,7 @@ def _spanned(texts: pl.Series, label: pl.Series) -> Marked:
     cells = [(text or "", _cell(cell)) for text, cell in zip(texts.cast(pl.String).to_list(), label.to_list(), strict=True)]
     read = [(text, None if cell is None else [_span(one) for one in cell]) for text, cell in cells]
     problems = [_problem(text, spans) for text, spans in read]
-    if any(problems) and all(_fits_bytes(text, spans) for text, spans in read):
+    if _counts_bytes(read):
         remedy = "Count characters: len(text.encode()[:start].decode()) is the start in characters."
         raise DataError(Issue(f"column {label.name!r}", "must count characters", "offsets in bytes of UTF-8", remedy))
     rows, trimmed = [], 0
@@ -259,6 +264,14 @@ def _cuts(text: str, place: int) -> bool:
     after = text[place]
     joined = "\u200d" in (after, text[place - 1])
     return joined or unicodedata.category(after) in ("Mn", "Me", "Mc") or "\U0001f3fb" <= after <= "\U0001f3ff"
+
+
+def _counts_bytes(rows: list[tuple[str, list[Span | None] | None]]) -> bool:
+    """True when all spans are sound as offsets in UTF-8, and as characters some hold another text than they say, or several end outside."""
+    spans = [(text, span) for text, some in rows for span in some or [] if span]
+    other = any(s["quote"] and text[s["start"] : s["end"]] != s["quote"] for text, s in spans)
+    outside = sum(any(s and s["end"] > len(text) for s in some or []) for text, some in rows)
+    return (other or outside > 1) and all(_fits_bytes(text, some) for text, some in rows)
 
 
 def _fits_bytes(text: str, spans: list[Span | None] | None) -> bool:

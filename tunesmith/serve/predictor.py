@@ -19,6 +19,7 @@ from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.data.clean import cleaned_text
 from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE
+from tunesmith.data.marked import TOKENS
 from tunesmith.data.open import open_batches
 from tunesmith.data.targets import kept_text
 from tunesmith.data.uniform import uniform_texts
@@ -26,9 +27,11 @@ from tunesmith.evaluate.numbers import INTERVAL, with_intervals
 from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
+from tunesmith.serve.marked import texts_to_mark, write_conll
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.make import make_task
+from tunesmith.tasks.token_classification import PREDICTED
 
 CHUNK_ROWS = 4096
 ROW = "__row__"
@@ -41,7 +44,7 @@ class Prediction:
     In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p). In a run on numbers `label` is
     the number, and `interval` its bounds; there are no probabilities. In a run on answers in texts `label` is the answer, "" for none,
     and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says whether it ended
-    within the most tokens.
+    within the most tokens. In a run on spans `spans` has start, end, label, text and probability of each, and `label` their types.
     """
 
     label: str | tuple[str, ...] | float
@@ -49,6 +52,7 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     span: tuple[int, int] | None = None
+    spans: tuple[dict[str, Any], ...] = ()
     finished: bool | None = None
 
 
@@ -86,6 +90,8 @@ class Predictor:
             return Prediction(row["predicted"], row["score"], span=span)
         if self.task.kind == "text":
             return Prediction(row["predicted"], finished=row["finished"])
+        if self.task.kind == "spans":
+            return Prediction(tuple(s["label"] for s in row["predicted"]), spans=tuple(row["predicted"]))
         if self.task.kind == "number":
             return Prediction(row["predicted"], interval=(row["low"], row["high"]) if "low" in row else None)
         label = tuple(row["predicted"]) if self.task.kind == "classes" else row["predicted"]
@@ -104,6 +110,9 @@ class Predictor:
     def encoded(self, rows: pl.DataFrame) -> Encoding:
         """Rows with the columns text (and text_pair) as token ids, their texts changed as the training rows were."""
         assert self.spec.model.max_length, "resolved specs have a length"
+        if self.task.kind == "spans":  # places are those of the text as it was given
+            kept = rows.select(name for name in ("text", TOKENS) if name in rows.columns)
+            return self.task.encode(kept, self.processor, self.spec.model.max_length)
         given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
         changed = given.columns[:1] if self.task.kind == "answers" else given.columns  # places are those of the text as it was given
         clean = kept_text if self.task.kind == "text" else cleaned_text
@@ -130,14 +139,15 @@ class Predictor:
                     watch(done)
                 if not done:
                     raise DataError(Issue(source, "must have rows", "none"))
-                _join(parts, target)
+                _join(parts, target, self.columns[0])
             finally:
                 shutil.rmtree(parts, ignore_errors=True)
         return done
 
     def _with_predictions(self, rows: pl.DataFrame, top: int) -> pl.DataFrame:
-        texts = text_columns(rows, self.columns).drop("source")
-        cleaned = uniform_texts(texts, self.spec.data).select(cleaned_text(pl.all()))
+        marks = self.task.kind == "spans"
+        texts = texts_to_mark(rows, self.columns[0]) if marks else text_columns(rows, self.columns).drop("source")
+        cleaned = (texts.select("text") if marks else uniform_texts(texts, self.spec.data)).select(cleaned_text(pl.all()))
         usable = cleaned.select(pl.all_horizontal(pl.all() != "")).to_series()
         index = usable.arg_true()
         predicted = self.predict_frame(texts.filter(usable)) if len(index) else None
@@ -145,7 +155,7 @@ class Predictor:
         if predicted is None:
             answers = pl.DataFrame(schema=schema)
         else:
-            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers", "text") else _columns(predicted, self.labels, top)
+            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers", "text", "spans") else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
@@ -153,6 +163,8 @@ class Predictor:
     def _schema(self, top: int) -> dict[str, Any]:
         if self.task.kind == "answers":
             return {"predicted": pl.String, "start": pl.Int64, "end": pl.Int64, "score": pl.Float64}
+        if self.task.kind == "spans":
+            return {"predicted": PREDICTED}
         if self.task.kind == "text":
             return {"predicted": pl.String, "tokens": pl.Int64, "finished": pl.Boolean}
         if self.task.kind == "number":
@@ -224,7 +236,7 @@ def _write_squad(rows: pl.DataFrame, target: Path) -> None:
     target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
-def _join(parts: Path, target: Path) -> None:
+def _join(parts: Path, target: Path, text: str) -> None:
     # Types are those of a chunk: a column may be empty in one and whole numbers, then fractions, in the next.
     whole = pl.concat([pl.scan_parquet(part) for part in sorted(parts.glob("*.parquet"))], how="diagonal_relaxed")
     temporary = target.with_name(f".{target.name}.writing")
@@ -238,6 +250,9 @@ def _join(parts: Path, target: Path) -> None:
         whole.sink_csv(temporary)
     elif target.suffix == ".json":
         _write_squad(whole.collect(), temporary)
+    elif target.suffix == ".conll":
+        with temporary.open("w", encoding="utf-8") as lines:
+            write_conll(whole.collect(), text, lines)
     elif target.suffix == ".jsonl":
         whole.sink_ndjson(temporary)
     else:

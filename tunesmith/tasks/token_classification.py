@@ -6,8 +6,10 @@ Shape suffixes: B = windows of a batch, T = tokens, C = tags, W = words of a win
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -76,17 +78,12 @@ class TokenClassification(Task):
                 encoded += _answering(windows, number, text, None if tokens[number] is None else token_places(tokens[number]))
         if labels is not None:
             ids = {tag: place for place, tag in enumerate(self.tags)}
-            for row in encoded:
-                row["labels"] = self._targets(row, labels[row[WINDOW].row], ids)
+            for number, windows in groupby(encoded, key=lambda row: row[WINDOW].row):
+                together = list(windows)
+                tags = word_tags(together[0][WINDOW].places, labels[number])
+                for row in together:
+                    row["labels"] = _targets(row, tags, ids)
         return Encoding(encoded, [len(row["input_ids"]) for row in encoded], 0)
-
-    def _targets(self, row: Encoded, spans: list[dict[str, Any]], ids: Mapping[str, int]) -> list[int]:
-        words: Words = row[WINDOW]
-        tags = word_tags(words.places, spans)
-        targets = [IGNORED] * len(row["input_ids"])
-        for token, number in zip(words.at_W, words.number_W, strict=True):
-            targets[token] = ids.get(tags[number], 0)
-        return targets
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         batch = collate_texts(rows)
@@ -166,6 +163,14 @@ class TokenClassification(Task):
         return pl.DataFrame({"text": texts, "label": label})
 
 
+def _targets(row: Encoded, tags: Sequence[str], ids: Mapping[str, int]) -> list[int]:
+    """The tag's id at the first token of each word that the window answers; IGNORED elsewhere."""
+    targets = [IGNORED] * len(row["input_ids"])
+    for token, number in zip(row[WINDOW].at_W, row[WINDOW].number_W, strict=True):
+        targets[token] = ids.get(tags[number], 0)
+    return targets
+
+
 def best_tags(logits_BTC: Tensor) -> Tensor:
     """(B, T, 3): the best tag of each token, its probability, and its lead over the second best."""
     top = torch.softmax(logits_BTC.double(), -1).topk(2)
@@ -228,8 +233,10 @@ def _answering(windows: list[Encoded], row: int, text: str, given: list[Word] | 
 
 def _begun(encoded: Encoded, places: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
     """(token, word) for the first token of a window in each word."""
-    word, last = 0, -1
+    word, last = -1, -1
     for token, place in _seen(encoded, text):
+        if word < 0:  # a window may begin far into its text
+            word = bisect_right(places, place[0], key=lambda known: known[1])
         while word < len(places) and places[word][1] <= place[0]:
             word += 1
         if word == len(places):
