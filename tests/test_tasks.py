@@ -14,14 +14,19 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from tunesmith.evaluate.metrics import metrics_for
-from tunesmith.tasks.base import Task
+from tunesmith.spec.kinds import KINDS
+from tunesmith.tasks.base import NOTHING, Task
 from tunesmith.tasks.make import TASKS
+from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.text_classification import TextClassification
+from tunesmith.tasks.text_regression import Scale, SentenceSimilarity, TextRegression
+from tunesmith.tasks.text_to_text import Summarization, TextToText, Translation
+from tunesmith.tasks.token_classification import TokenClassification
 
 WORDS = tiny.tokenizer()
 
 
-def variants() -> list[Any]:
+def classifiers() -> list[Any]:
     labels = sorted(set(TextClassification.example()["label"]))
     options: list[dict[str, Any]] = [
         {}, {"pair": True}, {"multi_label": True}, {"label_smoothing": 0.1}, {"class_weights": [1.0, 3.0]},
@@ -30,31 +35,56 @@ def variants() -> list[Any]:
     return [pytest.param(TextClassification(labels, **o), id="-".join(o) or "plain") for o in options]
 
 
+def others() -> list[Any]:
+    types = sorted({span["label"] for spans in TokenClassification.example()["label"] for span in spans})
+    tasks: list[Task] = [
+        TextRegression(), TextRegression(pair=True, scale=Scale(2.0, 3.0)), SentenceSimilarity(), TokenClassification(types),
+        QuestionAnswering(), TextToText(), Translation(prefix="say: "), Summarization(label_smoothing=0.1),
+    ]  # fmt: skip
+    return [pytest.param(task, id=f"{task.name}-{number}") for number, task in enumerate(tasks)]
+
+
 def rows_of(task: Task) -> pl.DataFrame:
     table = task.example()
-    several = isinstance(task, TextClassification) and task.multi_label
-    return table.with_columns(pl.concat_list("label")) if several else table
+    return table.with_columns(pl.concat_list("label")) if task.kind == "classes" else table
+
+
+def outputs_of(task: Task, batch: Any) -> Any:
+    """What a network that fits the task could say of a batch: random logits of the right shape."""
+    draw = torch.Generator().manual_seed(0)
+    if task.kind == "answers":
+        starts, ends = (torch.randn(batch["input_ids"].shape, generator=draw) for _ in range(2))
+        return SimpleNamespace(start_logits=starts, end_logits=ends)
+    width = {"number": 1, "text": len(WORDS)}.get(task.kind) or len(task.model_options["id2label"])
+    shape = (*batch["labels"].shape, width) if task.kind in ("spans", "text") else (len(batch["input_ids"]), width)
+    return SimpleNamespace(logits=torch.randn(shape, generator=draw))
+
+
+def some(outputs: Any, part: slice) -> Any:
+    return SimpleNamespace(**{name: value[part] for name, value in vars(outputs).items()})
 
 
 def test_every_registered_task_is_covered() -> None:
-    assert {type(v.values[0]) for v in variants()} == set(TASKS.values())
+    assert {type(v.values[0]) for v in (*classifiers(), *others())} == set(TASKS.values())
+    assert set(TASKS) == set(KINDS) and all(TASKS[name].name == name for name in TASKS)
 
 
-@pytest.mark.parametrize("task", variants())
+@pytest.mark.parametrize("task", [*classifiers(), *others()])
 class TestContract:
-    """Shapes, targets, normalisation and words of one task."""
+    """Shapes, targets, normalisation and metrics of every task."""
 
     def test_the_example_has_the_columns(self, task: Task) -> None:
         assert set(task.columns) <= set(rows_of(task).columns)
 
     def test_encoding_keeps_order_and_length(self, task: Task) -> None:
-        encoding = task.encode(rows_of(task), WORDS, 6)
-        assert len(encoding.rows) == len(encoding.lengths) == len(rows_of(task))
-        assert max(encoding.lengths) <= 6
-        assert encoding.cut == sum(n > 6 for n in task.encode(rows_of(task), WORDS, 64).lengths)
+        encoding = task.encode(rows_of(task), WORDS, 64)
+        assert len(encoding.rows) == len(encoding.lengths) >= len(rows_of(task))
+        assert [len(row["input_ids"]) for row in encoding.rows] == encoding.lengths and max(encoding.lengths) <= 64
+        assert encoding.cut == 0
 
     def test_encoding_needs_no_labels(self, task: Task) -> None:
-        assert "labels" not in task.encode(rows_of(task).drop("label"), WORDS, 64).rows[0]
+        row = task.encode(rows_of(task).drop("label"), WORDS, 64).rows[0]
+        assert not any(name in ("labels", "start_positions", "end_positions") for name in task.collate([row]))
 
     def test_collating_pads_and_masks(self, task: Task) -> None:
         encoding = task.encode(rows_of(task), WORDS, 64)
@@ -64,24 +94,33 @@ class TestContract:
 
     def test_the_loss_of_a_batch_is_the_sum_over_its_pieces(self, task: Task) -> None:
         batch = task.collate(task.encode(rows_of(task), WORDS, 64).rows)
-        logits = torch.randn(len(batch["labels"]), len(task.model_options["id2label"]), generator=torch.Generator().manual_seed(0))
-        whole = task.loss(SimpleNamespace(logits=logits), batch)
-        halves = [task.loss(SimpleNamespace(logits=logits[i::2]), {k: v[i::2] for k, v in batch.items()}) for i in range(2)]
+        outputs = outputs_of(task, batch)
+        whole = task.loss(outputs, batch)
+        halves = [task.loss(some(outputs, slice(i, None, 2)), {k: v[i::2] for k, v in batch.items()}) for i in range(2)]
         for part in range(2):
             assert torch.isclose(whole[part].float(), torch.stack([h[part].float() for h in halves]).sum(), rtol=1e-5)
 
-    def test_decoding_gives_the_user_s_words(self, task: Task) -> None:
-        targets = torch.tensor(task.targets(rows_of(task)))
-        labels = len(task.model_options["id2label"])
-        logits = 20.0 * (2 * targets.float() - 1) if targets.ndim == 2 else 20.0 * torch.nn.functional.one_hot(targets, labels)
-        answers = task.decode(logits)
-        assert answers["predicted"].to_list() == rows_of(task)["label"].to_list()
-        assert answers["probabilities"].list.len().unique().to_list() == [labels]
-        assert 0 <= answers["confidence"].min() <= answers["confidence"].max() <= 1  # type: ignore[operator]
-
     def test_its_metrics_exist(self, task: Task) -> None:
-        several = isinstance(task, TextClassification) and task.multi_label
-        assert tuple(metrics_for(several)) == task.metrics
+        assert set(task.metrics) == set(metrics_for(task.kind)) or task.kind == "text"
+        assert set(task.metrics) <= set(metrics_for(task.kind)) and len(set(task.metrics)) == len(task.metrics)
+
+
+@pytest.mark.parametrize("task", classifiers())
+def test_texts_are_cut_and_counted(task: Task) -> None:
+    encoding = task.encode(rows_of(task), WORDS, 6)
+    assert max(encoding.lengths) <= 6
+    assert encoding.cut == sum(n > 6 for n in task.encode(rows_of(task), WORDS, 64).lengths)
+
+
+@pytest.mark.parametrize("task", classifiers())
+def test_decoding_gives_the_user_s_words(task: Task) -> None:
+    targets = torch.tensor(task.targets(rows_of(task)))
+    labels = len(task.model_options["id2label"])
+    logits = 20.0 * (2 * targets.float() - 1) if targets.ndim == 2 else 20.0 * torch.nn.functional.one_hot(targets, labels)
+    answers = task.decode(logits, NOTHING)
+    assert answers["predicted"].to_list() == rows_of(task)["label"].to_list()
+    assert answers["probabilities"].list.len().unique().to_list() == [labels]
+    assert 0 <= answers["confidence"].min() <= answers["confidence"].max() <= 1  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("options", [{}, {"class_weights": [1.0, 3.0]}, {"multi_label": True}])

@@ -124,7 +124,7 @@ def _evaluate(stage: StageWriter, asked: Spec, rows: int) -> None:
 
 def _judge(stage: StageWriter, asked: Spec, predictions: pl.DataFrame, file: str, prefix: str) -> Judging:
     artefact: Artefact = stage.write(f"predictions/{file}.parquet", predictions.write_parquet)
-    judging = Judging("class", LABELS, asked.evaluate, asked.seed, prefix, artefact)
+    judging = Judging(asked.kind, LABELS, asked.evaluate, asked.seed, prefix, artefact)
     stage.find(*findings_of(predictions, judging))
     return judging
 
