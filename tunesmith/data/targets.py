@@ -29,7 +29,7 @@ def source_and_target(
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of source and target: those that the spec names, else by their names, else the two columns of text that there are."""
     strings = [name for name, kind in table.schema.items() if kind == pl.String or name in (*(text or ()), label)]
-    named = pair_of(strings)
+    named = pair_of([name for name in table.columns if name in strings or table.schema[name].is_nested()])
     found = named if named is not None else (*strings, "the only two columns of text, the first one taken as the source")
     if len(found) == 3:
         source, target, reason = found

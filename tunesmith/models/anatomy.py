@@ -12,7 +12,7 @@ from torch import nn
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 
-EVERYWHERE = ("rel_embeddings", "relative_attention_bias")
+EVERYWHERE = ("rel_embeddings", "relative_attention_bias", "layernorm_embedding")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class TextToText(Task):
         return ("text", "label")
 
     def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
-        encoding = encode_texts(rows.with_columns(pl.lit(self.prefix) + pl.col("text")), ("text",), processor, max_length)
+        encoding = encode_texts(rows.with_columns(text=self.prefix + pl.col("text")), ("text",), processor, max_length)
         cut = 0
         if "label" in rows.columns:
             for row, target in zip(encoding.rows, self.target_tokens(rows, processor), strict=True):
