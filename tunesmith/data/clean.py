@@ -49,7 +49,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.NO_NUMBER: "The label is not a finite number.",
     Reason.SAME_AS_TEXT: "The target is the text itself, which nobody would have to write.",
     Reason.OTHER_TARGET: "The same text with another target appears before, in the same table: the first one stays.",
-    Reason.BAD_SPANS: "A span is empty, outside the text, not where its text is, over another or through a character; or tags are missing.",
+    Reason.BAD_SPANS: "A span is empty, outside the text, not at its text, over another or through a character; or tags are missing.",
     Reason.NO_ANSWER_THERE: "No answer is in the text at its start, or exactly once elsewhere.",
     Reason.CONFLICTING_LABELS: "The same text appears with different labels.",
     Reason.DUPLICATE: "The same text with the same label appears before, in the same table.",

@@ -56,8 +56,8 @@ def is_tokens(column: pl.Series) -> bool:
 
 
 def span_columns(
-    table: pl.DataFrame, text: Sequence[str] | None, label: str | None, why: dict[str, str]
-) -> tuple[Sequence[str], str | None]:
+    table: pl.DataFrame, text: tuple[str, ...] | None, label: str | None, why: dict[str, str]
+) -> tuple[tuple[str, ...], str | None]:
     """The column of tokens (or the text column named in the spec), empty where there is none, and that of tags or spans."""
     kinds = dict(table.schema)
     if not text:

@@ -35,8 +35,8 @@ def learned(train: pl.DataFrame) -> Dictionary:
     longest = max(map(len, types), default=0)
     seen: Counter[tuple[str, ...]] = Counter()
     for text, places, _ in rows:
-        words = [text[a:b] for a, b in places]
-        seen.update(key for start in range(len(words)) for key in _keys(words, start, longest) if key in types)
+        row = [text[a:b] for a, b in places]
+        seen.update(key for start in range(len(row)) for key in _keys(row, start, longest) if key in types)
     entries = {}
     for key, counts in types.items():
         name, count = min(counts.items(), key=lambda item: (-item[1], item[0]))

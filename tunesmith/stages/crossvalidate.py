@@ -132,7 +132,8 @@ def _features(context: Context, stored: Stored, rows: pl.DataFrame) -> dict[str,
     places = [stored.place_of[row] for row in rows.filter(known)["id"]]
     if known.all():
         return {name: tensor[places] for name, tensor in stored.tensors.items()}
-    made = frozen_features(build_model(context.spec, context.task), context.task, context.encoded(rows.filter(~known)).leading(range(int((~known).sum()))))
+    rest = rows.filter(~known)
+    made = frozen_features(build_model(context.spec, context.task), context.task, context.encoded(rest).leading(range(len(rest))))
     fresh = {"head_input": made.head_input_NE, "mean": made.mean_NE}
     if not places:
         return fresh

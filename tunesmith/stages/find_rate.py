@@ -42,7 +42,8 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
     if isinstance(task, TextRegression):
         task = in_units(make_task(spec, [], train, task.targets(train)), model)
     if start.train.head_start == "fitted" and isinstance(task, TokenClassification):
-        sample = sampled(task.encode(train.head(HEAD_ROWS), processor, start.model.max_length), [*range(min(len(train), HEAD_ROWS))], len(task.tags))
+        encoded = task.encode(train.head(HEAD_ROWS), processor, start.model.max_length)
+        sample = sampled(encoded, list(range(len(encoded.rows))), len(task.tags))
         set_head(model, fit_tags(model, task, sample, Penalty(1.0, intercept=has_bias(model))))
     elif start.train.head_start == "fitted":
         turns = train.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", maintain_order=True)

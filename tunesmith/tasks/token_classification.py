@@ -78,8 +78,8 @@ class TokenClassification(Task):
                 encoded += _answering(windows, number, text, None if tokens[number] is None else token_places(tokens[number]))
         if labels is not None:
             ids = {tag: place for place, tag in enumerate(self.tags)}
-            for number, windows in groupby(encoded, key=lambda row: row[WINDOW].row):
-                together = list(windows)
+            for number, of_one in groupby(encoded, key=lambda row: row[WINDOW].row):
+                together = list(of_one)
                 tags = word_tags(together[0][WINDOW].places, labels[number])
                 for row in together:
                     row["labels"] = _targets(row, tags, ids)
