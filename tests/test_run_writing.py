@@ -66,7 +66,8 @@ def run(folder: Path, model: Path, *settings: str, **changes: Any) -> tunesmith.
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> tunesmith.Run:
     """A finished run of the tiny BART, with a prefix."""
-    return run(tmp_path_factory.mktemp("done"), models["bart"], generation={"prefix": "say: "}, train={"epochs": 8}, data={"test_share": 0.2})
+    changes: dict[str, Any] = {"generation": {"prefix": "say: "}, "train": {"epochs": 8}, "data": {"test_share": 0.2}}
+    return run(tmp_path_factory.mktemp("done"), models["bart"], **changes)
 
 
 def test_a_translation_is_a_run_like_any_other(done: tunesmith.Run) -> None:
@@ -222,7 +223,8 @@ def test_targets_are_cut_counted_and_not_ended(models: dict[str, Path]) -> None:
 def test_useless_rows_are_counted_and_dropped(tmp_path: Path, models: dict[str, Path]) -> None:
     rows = pl.concat([writers.table(100), pl.DataFrame({"en": ["x", " ", "same", "y y", "y y"], "de": ["", "z", "same", "u", "v"]})])
     finished = run(tmp_path, models["t5"], rows=rows, train={"epochs": 1}, evaluate={"baselines": []})
-    dropped = {reason: finished.findings[f"data/dropped/{reason}"].value for reason in ("empty_label", "empty_text", "same_as_text", "other_target")}
+    reasons = ("empty_label", "empty_text", "same_as_text", "other_target")
+    dropped = {reason: finished.findings[f"data/dropped/{reason}"].value for reason in reasons}
     assert dropped == dict.fromkeys(dropped, 1)
     table = pl.DataFrame({"text": ["same"], "label": ["same"], "source": ["1"]})
     assert len(clean_targets(table, copies=True).kept) == 1  # a text that needs no correction

@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 
-
 GERMAN = {"invoice": "Rechnung", "refund": "Erstattung", "parcel": "Paket", "late": "spät", "door": "Tür", "password": "Passwort",
           "reset": "zurücksetzen", "email": "Mail", "money": "Geld", "box": "Kiste"}  # fmt: skip
 
@@ -62,5 +61,3 @@ def save_pretrained(folder: Path, kind: str = "t5", width: int = 32, rows: pl.Da
     transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
-
-

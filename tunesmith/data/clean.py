@@ -107,7 +107,7 @@ def clean(table: pl.DataFrame, on_conflict: Literal["drop", "majority"]) -> Clea
 
 
 def clean_targets(table: pl.DataFrame, *, copies: bool) -> Cleaned:
-    """One plain table of texts and targets, cleaned: without empty ones, further targets of a text, and duplicates; NFC is all that changes.
+    """One plain table of texts and targets, cleaned: without empty ones, further targets of a text, and duplicates. Only NFC changes them.
 
     `copies`: rows whose target is the text itself stay.
     """

@@ -10,10 +10,10 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 
 PAIRS = (
-    ("source", "target"), ("src", "tgt"), ("input", "output"), ("input_text", "target_text"), ("inputs", "targets"), ("prompt", "completion"),
-    ("document", "summary"), ("article", "highlights"), ("article", "summary"), ("text", "summary"), ("dialogue", "summary"), ("body", "title"),
-    ("code", "docstring"), ("function", "docstring"), ("code", "summary"), ("text", "target"), ("question", "answer"),
-    ("original", "paraphrase"), ("original", "simplified"), ("incorrect", "corrected"),
+    ("source", "target"), ("src", "tgt"), ("input", "output"), ("input_text", "target_text"), ("inputs", "targets"),
+    ("prompt", "completion"), ("document", "summary"), ("article", "highlights"), ("article", "summary"), ("text", "summary"),
+    ("dialogue", "summary"), ("body", "title"), ("code", "docstring"), ("function", "docstring"), ("code", "summary"), ("text", "target"),
+    ("question", "answer"), ("original", "paraphrase"), ("original", "simplified"), ("incorrect", "corrected"),
 )  # fmt: skip
 """Column names that speak of a text and what is to be written for it."""
 SUMMARIES = ("summary", "highlights", "title")

@@ -97,7 +97,5 @@ def _worst(contents: Contents, scores_N: np.ndarray) -> list[Written]:
         row = rows.row(n, named=True)
         given = by_id.get(row["id"], {})
         right, said = aligned(row["label"], row["predicted"])
-        out.append(
-            Written(given.get("text", ""), right, said, float(scores_N[n]), row["tokens"], row["finished"], given.get("source", ""))
-        )
+        out.append(Written(given.get("text", ""), right, said, float(scores_N[n]), row["tokens"], row["finished"], given.get("source", "")))
     return out

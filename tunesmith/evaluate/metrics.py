@@ -274,7 +274,7 @@ NO_ANSWER_ACCURACY = Metric(
 ANSWERS = _by_name(F1, EXACT_MATCH, HAS_ANSWER_F1, HAS_ANSWER_EXACT, NO_ANSWER_ACCURACY)
 
 CHRF = Metric("chrf", "chrF", "Characters and sequences of up to six that written and right text share, 0 to 100.", chrf, upper=100.0)
-BLEU = Metric("bleu", "BLEU", "Words and sequences of up to four that the right texts have too, 0 to 100; short texts lose.", bleu, upper=100.0)
+BLEU = Metric("bleu", "BLEU", "Sequences of up to four words that the right texts have too, 0 to 100; short texts lose.", bleu, upper=100.0)
 EXACT_TEXT = Metric(
     "exact_text", "Exact match", "Share of rows whose text is the right one, character by character.", _share_right, is_row_share=True
 )  # fmt: skip

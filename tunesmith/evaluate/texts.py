@@ -137,7 +137,7 @@ def rouge(sample: Any, name: str) -> Floats:
 def length_ratio(sample: Any) -> Floats:
     """Words written for each word wanted; NaN where none is wanted."""
     lengths = sample.weights_RN @ sample.answers.words_NK[:, :2]
-    return np.divide(lengths[:, 0], lengths[:, 1], out=np.full(len(lengths), np.nan), where=lengths[:, 1] > 0)
+    return np.asarray(np.divide(lengths[:, 0], lengths[:, 1], out=np.full(len(lengths), np.nan), where=lengths[:, 1] > 0))
 
 
 def signatures() -> dict[str, str]:
@@ -168,7 +168,7 @@ def _bleu() -> Any:
 
 @cache
 def _rouge() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
     return RougeScorer(list(ROUGE), tokenizer=_Words())
 

@@ -11,8 +11,8 @@ from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 from tunesmith.core.seeding import seed_for
 from tunesmith.models.anatomy import output_layer
-from tunesmith.models.linear import Linear
 from tunesmith.models.generation import set_generation
+from tunesmith.models.linear import Linear
 from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.mean_pool import add_mean_pooling, read_first_token
 from tunesmith.models.quantized import load_options

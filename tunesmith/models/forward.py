@@ -66,7 +66,7 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
 
 
 def _encoder_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None) -> Frozen:
-    """For a model that writes: the mean of what its encoder says last; its output layer reads what it has written, which is not there yet."""
+    """For a model that writes: the mean of what its encoder says last; what its output layer reads is not there before it writes."""
     means, start = list[Part](), model.generation_config.decoder_start_token_id
     with _inference(model):
         for numbers, batch in _batches(model, task, encoding, watch):

@@ -76,7 +76,7 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
     """
     if head.__name__ == "AutoModelForSeq2SeqLM" and not load_config(model).is_encoder_decoder:
         found = f"{model.name}, which has no decoder beside an encoder"
-        raise ModelError(Issue("model.name", "must be a model that writes a text for a text, such as T5 or BART", found, "Name another one."))
+        raise ModelError(Issue("model.name", "must be a model that writes texts, such as T5 or BART", found, "Name another one."))
     network, report = _pretrained(model, head, ignore_mismatched_sizes=True, **options)
     _refuse_random_blocks(model, network, [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
     if network.config.pad_token_id is None:

@@ -178,7 +178,8 @@ def _writing(spec: Spec) -> list[Issue]:
     """What has a meaning only for texts that are written, or none for them."""
     baselines, own = set(spec.evaluate.baselines), "baselines" in spec.evaluate.model_fields_set
     other = baselines - WRITTEN_BASELINES if spec.kind == "text" else baselines & WRITTEN_BASELINES
-    issues = [Issue("evaluate.baselines", f"must be baselines of {spec.task}", ", ".join(sorted(other)), "Remove them.")] if own and other else []
+    strange = Issue("evaluate.baselines", f"must be baselines of {spec.task}", ", ".join(sorted(other)), "Remove them.")
+    issues = [strange] if own and other else []
     if spec.kind != "text":
         remedy = "Remove it, or use task: text2text-generation."
         given = "generation" in spec.model_fields_set
@@ -187,7 +188,8 @@ def _writing(spec: Spec) -> list[Issue]:
         "data.on_conflict": "on_conflict" in spec.data.model_fields_set, "train.head_start": "head_start" in spec.train.model_fields_set,
         "evaluate.folds": isinstance(spec.evaluate.folds, int), "strategy.kind": isinstance(spec.strategy, (Features, Prompts)),
     }  # fmt: skip
-    return issues + [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where, on in told.items() if on]
+    refused = [where for where, on in told.items() if on]
+    return issues + [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where in refused]
 
 
 def _shown(spec: Spec, where: str) -> str:

@@ -51,7 +51,6 @@ def resolve(context: Context, stage: StageWriter) -> None:
     for split in SPLITS if context.given.kind == "text" else ():
         encoding = context.encoding(split)
         claim = f"Targets of the {split} split that are longer than an answer may be, and were cut"
-        stage.find(
-            Finding(f"data/truncated_targets/{split}", claim, encoding.cut_targets, "rows", len(encoding.rows), source="measured", artefact=artefact)
-        )
+        counted = (encoding.cut_targets, "rows", len(encoding.rows))
+        stage.find(Finding(f"data/truncated_targets/{split}", claim, *counted, source="measured", artefact=artefact))
     context.watch(Progress("resolve", 1, 1, note=f"at most {context.spec.model.max_length} tokens a row"))
