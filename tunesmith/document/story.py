@@ -78,6 +78,8 @@ def comparisons(contents: Contents, metric: str, root: str = "test") -> tuple[Co
 def metric_names(contents: Contents) -> list[str]:
     """Names of the test metrics, the leading one first, then in the reader's order."""
     found = [name.removeprefix("test/") for name, finding in contents.findings.items() if _is_metric(name, finding)]
+    if "no_answer_accuracy" in found and contents.findings["test/no_answer_accuracy"].value is None:
+        found = [name for name in found if name not in vocabulary.APART]  # every question has an answer: they say nothing of their own
     known = [name for name in vocabulary.METRICS if name in found]
     ordered = known + sorted(set(found) - set(known))
     return sorted(ordered, key=lambda name: name != contents.metric)

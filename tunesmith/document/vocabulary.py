@@ -55,6 +55,9 @@ METRICS |= {
     "overlap_f1": Metric("overlap F1", "F1 where overlapping a span of the right type is enough"),
 }
 
+APART = ("has_answer_f1", "has_answer_exact", "no_answer_accuracy")
+"""Metrics that tell questions with an answer from those without."""
+
 BASELINES = {
     "majority": "always answering the most frequent class",
     "features": "logistic regression on frozen features",
