@@ -277,7 +277,7 @@ class Evaluate(Part):
     resamples: int = Field(default=1000, ge=100, le=100000)
     """Bootstrap resamples."""
     baselines: tuple[Literal["majority", "features", "copy", "retrieval", "lexical", "dictionary"], ...] = ("majority", "features")
-    """What the model is compared with; "majority": the most frequent class or answer, or the mean number. What fits the task, if left out."""
+    """Compared with the model; "majority": the most frequent class or answer, or the mean number. Those of the task, if left out."""
     folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
     """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""
     mistakes: int = Field(default=20, ge=0, le=1000)
