@@ -161,7 +161,7 @@ def support() -> str:
         return "no" if any(not any(words in str(issue) for words in absent) for issue in refused) else "yes"
 
     tasks = list(TASKS)
-    lines = [HEADER + "# What goes with what", "", "Asked of the spec's own checks; a run refuses what stands here as no, and says why.", "",
+    lines = [HEADER + "# What goes with what", "", "Asked of the spec's own checks; a run refuses what is a no here, and says why.", "",
              "| | " + " | ".join(f"`{task}`" for task in tasks) + " |", "|---|" + "---|" * len(tasks)]  # fmt: skip
     lines += [f"| {title} | " + " | ".join(answer(task, setting) for task in tasks) + " |" for title, setting in PROBES.items()]
     return "\n".join([*lines, ""])

@@ -110,7 +110,7 @@ def test_what_an_export_leaves_out_is_a_warning(tmp_path: Path) -> None:
     assert any("1 left out. Nobody has annotated the item" in str(issue) for issue in done.issues)
 
 
-DRAFTED = {kind: "token-classification" for kind in ("token-classification", "text-spans")} | {"question-answering": "question-answering"}
+DRAFTED = dict.fromkeys(("token-classification", "text-spans"), "token-classification") | {"question-answering": "question-answering"}
 """Kinds of items that a task reads, so that `init` drafts it."""
 
 

@@ -38,7 +38,8 @@ def table_for(example: str, folder: Path) -> None:
         table.write_csv(folder / "scores.csv")
     elif example == "questions":
         answers = [[{"text": word, "start": text.index(word)}] for text in table["text"] for word in [text.split()[0]]]
-        table.select(question=pl.format("what is {}", "label"), context="text", answers=pl.Series(answers)).write_ndjson(folder / "questions.jsonl")
+        asked = table.select(question=pl.format("what is {}", "label"), context="text", answers=pl.Series(answers))
+        asked.write_ndjson(folder / "questions.jsonl")
     elif example == "multi_label":
         tags = [f"{a}|{b}" if n % 2 else a for n, (a, b) in enumerate(zip(table["label"], table["label"].reverse(), strict=True))]
         table.with_columns(pl.Series("tags", tags)).drop("label").write_csv(folder / "tagged.csv")

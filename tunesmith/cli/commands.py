@@ -252,7 +252,8 @@ def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
     if output.suffix not in (".parquet", ".csv", ".jsonl", ".json", ".conll"):
-        raise RunError(Issue("--output", "must end in .parquet, .csv, .jsonl, .json for answers in texts, or .conll for tokens", output.name))
+        expected = "must end in .parquet, .csv, .jsonl, .json for answers in texts, or .conll for tokens"
+        raise RunError(Issue("--output", expected, output.name))
     from tunesmith.data.load import reads_whole
     from tunesmith.serve.predictor import load
 

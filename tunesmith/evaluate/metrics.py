@@ -306,4 +306,6 @@ OVERLAP_F1 = Metric(
     _overlap_f1, undefined=NO_SPANS,
 )  # fmt: skip
 SPANS = _by_name(SPAN_F1, SPAN_PRECISION, SPAN_RECALL, MACRO_SPAN_F1, OVERLAP_F1)
-METRICS: dict[Kind, dict[str, Metric]] = {"class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS}
+METRICS: dict[Kind, dict[str, Metric]] = {
+    "class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS,
+}  # fmt: skip

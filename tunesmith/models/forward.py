@@ -78,9 +78,7 @@ def _encoder_features(model: Any, task: Task, encoding: Encoding, watch: Watch |
     return Frozen(mean_NE.new_zeros(len(mean_NE), 0), mean_NE)
 
 
-def token_features(
-    model: Any, task: Task, encoding: Encoding, places: Sequence[Sequence[int]], watch: Watch | None = None
-) -> list[Tensor]:
+def token_features(model: Any, task: Task, encoding: Encoding, places: Sequence[Sequence[int]], watch: Watch | None = None) -> list[Tensor]:
     """What the output layer reads of some tokens of each row: a tensor (tokens, E) a row, in the order of the rows."""
     seen: list[Tensor] = []
     out: list[Tensor] = [torch.empty(0)] * len(encoding.rows)

@@ -29,6 +29,7 @@ from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
 from tunesmith.serve.marked import texts_to_mark, write_conll
 from tunesmith.spec.defaults import read_resolved
+from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.token_classification import PREDICTED
@@ -43,8 +44,9 @@ class Prediction:
 
     In a multi-label run `label` is a tuple, and `probability` the mean over labels of max(p, 1 - p). In a run on numbers `label` is
     the number, and `interval` its bounds; there are no probabilities. In a run on answers in texts `label` is the answer, "" for none,
-    and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says whether it ended
-    within the most tokens. In a run on spans `spans` has start, end, label, text and probability of each, and `label` their types.
+    and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says
+    whether it ended within the most tokens. In a run on spans `spans` has start, end, label, text and probability of each, and `label`
+    their types.
     """
 
     label: str | tuple[str, ...] | float
@@ -155,7 +157,8 @@ class Predictor:
         if predicted is None:
             answers = pl.DataFrame(schema=schema)
         else:
-            answers = predicted.select(list(schema)) if self.task.kind in ("number", "answers", "text", "spans") else _columns(predicted, self.labels, top)
+            plain = self.task.kind not in OF_CLASSES
+            answers = predicted.select(list(schema)) if plain else _columns(predicted, self.labels, top)
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)

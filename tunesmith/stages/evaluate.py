@@ -23,8 +23,8 @@ from tunesmith.evaluate.metrics import fast_score
 from tunesmith.evaluate.numbers import INTERVAL, conformal_half_width, numbers_from_table, with_intervals
 from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, best_threshold, with_threshold
-from tunesmith.models.build import build_model
 from tunesmith.evaluate.texts import signatures
+from tunesmith.models.build import build_model
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.linear import Linear, Penalty, choose_logistic
 from tunesmith.models.load import device
