@@ -20,7 +20,7 @@ class Head(Part):
     """A head without settings of its own."""
 
     kind: Literal["logistic", "linear_svm", "gradient_boosting", "linear", "search"] = "logistic"
-    """"logistic": regression (numbers: ridge). "linear_svm": calibrated. "gradient_boosting": trees. "linear": by the loop. "search": all."""
+    """"logistic": regression (numbers: ridge). "linear_svm": calibrated. "gradient_boosting": trees. "linear": a loop. "search": all."""
 
 
 class KNN(Part):
