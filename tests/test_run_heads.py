@@ -205,7 +205,7 @@ def judged(shares: dict[str, float], metric: str = "accuracy") -> tuple[str, lis
         given[kind] = answers_from_arrays(targets, np.where(np.eye(2, dtype=bool)[targets], sure[:, None], 1 - sure[:, None]))
     options = SimpleNamespace(metric=metric, resamples=100, confidence=0.95)
     context = SimpleNamespace(
-        spec=SimpleNamespace(evaluate=options), given=SimpleNamespace(seed=0, data=SimpleNamespace(multi_label=False))
+        spec=SimpleNamespace(evaluate=options), given=SimpleNamespace(seed=0, kind="class", data=SimpleNamespace(multi_label=False))
     )
     return head_search.judged(SimpleNamespace(context=context), given, dict.fromkeys(shares, ""))  # type: ignore[arg-type]
 

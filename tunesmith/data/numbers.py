@@ -24,7 +24,7 @@ def numbers(cells: pl.Series) -> pl.Series:
         found = f"column {cells.name!r}"
         raise DataError(Issue(found, "must hold one number a row", str(cells.dtype), "Choose another with data.label."))
     if cells.dtype == pl.String:
-        text = cells.str.strip_chars()
+        text = cells.str.replace_all(r"^[\p{Cc}\p{Z}]+|[\p{Cc}\p{Z}]+$", "")
         text = text.set(text == "", None)
         read = text.cast(pl.Float64, strict=False)
         read = read.set(read.is_null() & text.is_not_null(), float("nan"))

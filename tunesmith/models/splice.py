@@ -9,7 +9,7 @@ Shape suffixes: B = rows of a batch, … = the shape of one row (tokens and widt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -118,9 +118,8 @@ def find_cut(model: Any, inputs: Batch, depth: int) -> Cut:
 
 def logits_of(outputs: Any) -> Tensor:
     """The logits of a model's answer; those of starts and ends (…, 2) where it marks spans."""
-    if "logits" in outputs:
-        return torch.as_tensor(outputs.logits)
-    return torch.stack([outputs.start_logits, outputs.end_logits], -1)
+    found = outputs if isinstance(outputs, Mapping) else vars(outputs)
+    return torch.as_tensor(found["logits"]) if "logits" in found else torch.stack([found["start_logits"], found["end_logits"]], -1)
 
 
 def stored_batch(model: Any, inputs: Batch, cut: Cut, hidden: Tensor) -> Batch:

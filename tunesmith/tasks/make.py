@@ -63,7 +63,7 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
     options = {"multi_label": spec.data.multi_label, "pair": pair}
     gamma = spec.train.loss.gamma if isinstance(spec.train.loss, Focal) else None
     weights = None
-    if spec.train.class_weights == "balanced":
+    if spec.train.class_weights == "balanced" and (trained is not None or "label" in train.columns):  # not where there is only to predict
         targets_N = TextClassification(labels, **options).targets(train) if trained is None else trained
         weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
     options |= {"label_smoothing": spec.train.label_smoothing, "focal_gamma": gamma, "row_loss": robust_loss(spec.train.loss)}
