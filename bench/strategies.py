@@ -151,6 +151,10 @@ class Pictures:
         labels = batch["labels"]
         return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum"), torch.tensor(len(labels))
 
+    def inputs(self, _model: Any, batch: Any) -> Any:
+        """What the network is given: all but the targets."""
+        return {name: value for name, value in batch.items() if name != "labels"}
+
     def answer(self, model: Any, batch: Any) -> torch.Tensor:
         """Logits."""
         logits: torch.Tensor = model(**batch).logits.float()
