@@ -327,3 +327,11 @@ def test_other_addresses_stay_as_they_are(path: str) -> None:
     assert anchored(path, Path("specs")) == path
     assert seen_from(path, Path("specs")) == path
     assert anchored(os.path.abspath("a.csv"), Path("specs")) == os.path.abspath("a.csv")
+
+
+def test_rows_to_predict_on_are_read_as_a_table_whatever_else_they_could_be(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"text": ["Ada in Bonn", "no one"], "spans": [[{"start": 0, "end": 3, "label": "person"}], []]})
+    rows.write_ndjson(tmp_path / "t.jsonl")
+    for task in ("text-classification", "text-regression"):
+        [batch] = open_batches(str(tmp_path / "t.jsonl"), Data(train=("t",)), 10, (task,))
+        assert batch["text"].to_list() == rows["text"].to_list()

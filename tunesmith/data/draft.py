@@ -19,7 +19,7 @@ from tunesmith.data.consensus import annotator_column, label_columns
 from tunesmith.data.load import FORMATS, Loaded
 from tunesmith.data.marked import check_spans, read_spans
 from tunesmith.data.numbers import numbers
-from tunesmith.data.open import is_database, open_tables, refuse_other_folder
+from tunesmith.data.open import OWN_FORMATS, is_database, open_tables, refuse_other_folder
 from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
@@ -35,8 +35,6 @@ OWN_TARGETS = 0.5
 """Share of the targets that must differ for a table of texts to be written."""
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
-READ = ("question-answering", "token-classification")
-"""Tasks whose own formats are read besides tables."""
 SAMPLE_ROWS = 500
 WRITER = """\
 model:
@@ -93,7 +91,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     """
     found = _find([paths] if isinstance(paths, str) else list(paths))
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
-    loaded, _ = open_tables(found.train, hints, tasks=READ)
+    loaded, _ = open_tables(found.train, hints, tasks=OWN_FORMATS)
     found = _with_siblings(found, loaded, hints)
     task, why, columns = recognise_task(loaded.table, hints)
     lines = [
@@ -247,7 +245,7 @@ def _holds_rows(file: str) -> bool:
     if ".json" not in Path(file).suffixes:
         return True
     try:
-        open_tables([file], Data(train=(file,)), tasks=READ)
+        open_tables([file], Data(train=(file,)), tasks=OWN_FORMATS)
     except DataError:
         return False  # it is named in the draft as left out
     return True
@@ -285,7 +283,7 @@ def _with_siblings(found: Found, loaded: Loaded, hints: Data) -> Found:
 
 def _same_columns(path: Path, table: pl.DataFrame, hints: Data) -> bool:
     try:
-        return set(open_tables([str(path)], hints, tasks=READ)[0].table.columns) == set(table.columns)
+        return set(open_tables([str(path)], hints, tasks=OWN_FORMATS)[0].table.columns) == set(table.columns)
     except DataError:
         return False  # a damaged neighbour is no split; naming it in the spec says what is wrong with it
 

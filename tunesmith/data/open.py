@@ -47,6 +47,8 @@ HEAD_ROWS = 1000
 SPANS = "token-classification"
 READ_BY = {"text-spans": SPANS}
 """The task that reads a kind of items, where it has another name."""
+OWN_FORMATS = ("question-answering", SPANS)
+"""Tasks whose own formats are read besides tables."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,11 @@ def open_batches(source: str, data: Data, rows: int, tasks: Sequence[str] = ()) 
     if is_database(source):
         yield from _from_items(open_source(source), shown(source), 0).part.frame.iter_slices(rows)
     else:
-        for path, own in _files(source) if tasks else ():
+        for path, own in _files(source) if set(tasks) & set(OWN_FORMATS) else ():
             found = _other_format(path, data, tasks)
-            if found is not None:
-                yield from _from_items(found[0].read(Place(path), found[1]), own, 0, path, tasks).part.frame.iter_slices(rows)
+            items = found[0].read(Place(path), found[1]) if found else None
+            if items is not None and _is_read_by(items, tasks):  # another format can be a table to predict on as well
+                yield from _from_items(items, own, 0, path, tasks).part.frame.iter_slices(rows)
                 return
         yield from iter_batches([str(path) for path, _ in _files(source)], data, rows)
 
@@ -221,17 +224,26 @@ def _other_format(path: Path, data: Data, tasks: Sequence[str] = ()) -> tuple[Fo
         return None
     if found[0].name == "Label Studio export" or (found[0].name == "CoNLL columns" and SPANS in tasks):
         return found
-    tried = (task for task, kind in KINDS.items() if task in tasks or kind in ("class", "number"))
-    return None if any(_is_table_of(task, path, data) for task in tried) else found
-
-
-def _is_table_of(task: str, path: Path, data: Data) -> bool:
-    """True when a file is a table whose columns fit a task."""
     try:
-        choose_columns(*judgements(next(open_table(path, data).batches(HEAD_ROWS)), data), task)
+        head = judgements(next(open_table(path, data).batches(HEAD_ROWS)), data)
     except (DataError, StopIteration):
+        return found
+    tried = (task for task, kind in KINDS.items() if task in tasks or kind in ("class", "number"))
+    return None if any(_is_table_of(task, *head) for task in tried) else found
+
+
+def _is_table_of(task: str, head: pl.DataFrame, data: Data) -> bool:
+    """True when the columns of a table fit a task."""
+    try:
+        choose_columns(head, data, task)
+    except DataError:
         return False
     return True
+
+
+def _is_read_by(items: Items, tasks: Sequence[str]) -> bool:
+    """True when one of the tasks reads items of this kind as rows."""
+    return items.kind == "table" or READ_BY.get(items.kind, items.kind) in tasks
 
 
 def _no_folder(path: Path, own: str) -> Path:
@@ -247,7 +259,7 @@ def _no_folder(path: Path, own: str) -> Path:
 
 
 def _from_items(items: Items, own: str, entry: int, path: Path | None = None, tasks: Sequence[str] = ()) -> _Read:
-    if items.kind != "table" and READ_BY.get(items.kind, items.kind) not in tasks:
+    if not _is_read_by(items, tasks):
         _refuse_other(items, own)
     frame = items.table.rename({"source": SOURCE})
     sha256, size = rows_identity(frame) if path is None else (sha256_file(path), path.stat().st_size)

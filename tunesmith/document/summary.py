@@ -63,8 +63,9 @@ def _data(contents: Contents) -> list[Row]:
         rows.append(Row("data", "annotators", f"{len(told['annotators']):,}", about))
     if contents.quality:
         action, changed = contents.quality["action"], _shown(contents, "labels/changed", "count")[0]
+        listed = "review/suspects.csv" if contents.kind in OF_CLASSES else "data/suspects.parquet"
         treated = "" if action == "report" else f"{changed} {vocabulary.SUSPECT_RULES[action]}; "
-        rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see review/suspects.csv"))
+        rows.append(Row("data", "suspect labels", _shown(contents, "labels/suspects", "count")[0], f"{treated}see {listed}"))
     if contents.kind == "answers":
         without, _ = _shown(contents, "data/without_answer/train", "count")
         texts, _ = _shown(contents, "data/contexts", "count")

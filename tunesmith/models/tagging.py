@@ -5,10 +5,12 @@ Shape suffixes: T = tokens, W = words, E = width, C = tags.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tunesmith.models.forward import Watch, token_features
 from tunesmith.models.linear import Linear, Penalty, fit_logistic
@@ -33,20 +35,23 @@ def sampled(encoding: Encoding, order: list[int], tags: int) -> Encoding:
     return encoding.part(chosen)
 
 
-def fit_tags(model: Any, task: TokenClassification, encoding: Encoding, penalty: Penalty, watch: Watch | None = None) -> Linear:
+def word_states(model: Any, task: TokenClassification, encoding: Encoding, watch: Watch | None = None) -> list[Tensor]:
+    """What the output layer reads of the words that each window answers, (W, E) each."""
+    return token_features(model, task, encoding, [row[WINDOW].at_W for row in encoding.rows], watch)
+
+
+def fit_tags(states: Sequence[Tensor], encoding: Encoding, tags: int, penalty: Penalty) -> Linear:
     """Logistic regression from the states of words to their tags, by windows with targets."""
-    states = token_features(model, task, encoding, [row[WINDOW].at_W for row in encoding.rows], watch)
     wanted = [row["labels"][token] for row in encoding.rows for token in row[WINDOW].at_W]
-    return fit_logistic(torch.cat(states), np.array(wanted, np.int64), len(task.tags), penalty)
+    return fit_logistic(torch.cat(list(states)), np.array(wanted, np.int64), tags, penalty)
 
 
-def tags_by(linear: Linear, model: Any, task: TokenClassification, encoding: Encoding, watch: Watch | None = None) -> list[np.ndarray]:
+def tags_by(linear: Linear, states: Sequence[Tensor], encoding: Encoding) -> list[np.ndarray]:
     """What `answer` of the task would give for all windows, (T, 3) each, from the regression; nought at tokens that begin no word."""
-    places = [row[WINDOW].at_W for row in encoding.rows]
     answers = []
-    for states_WE, at_W, length in zip(token_features(model, task, encoding, places, watch), places, encoding.lengths, strict=True):
+    for states_WE, row, length in zip(states, encoding.rows, encoding.lengths, strict=True):
         answer_T3 = np.zeros((length, 3), np.float32)
-        if at_W:
+        if at_W := row[WINDOW].at_W:
             answer_T3[at_W] = best_tags(linear(states_WE)[None])[0].numpy()
         answers.append(answer_T3)
     return answers

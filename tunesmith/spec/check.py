@@ -112,7 +112,7 @@ def _data(spec: Spec) -> list[Issue]:
 
 
 def _kind(spec: Spec) -> list[Issue]:
-    """What has a meaning for classes only, where labels are numbers."""
+    """What has a meaning for classes only, where labels are of another kind."""
     if spec.kind in OF_CLASSES:
         return []
     data, train = spec.data, spec.train

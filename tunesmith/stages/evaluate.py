@@ -28,7 +28,7 @@ from tunesmith.models.build import build_model
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.linear import Linear, Penalty, choose_logistic
 from tunesmith.models.load import device
-from tunesmith.models.tagging import fit_tags, sampled, tags_by
+from tunesmith.models.tagging import fit_tags, sampled, tags_by, word_states
 from tunesmith.stages.certify import leaking_test_rows
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
@@ -108,14 +108,16 @@ def _tagged(context: Context, stage: StageWriter) -> pl.DataFrame:
     sample = sampled(context.encoding("train"), context.windows_in_order("train"), len(task.tags))
     targets = task.targets(context.table("validation"))
 
-    def score(linear: Linear) -> float:
-        return fast_score("span_f1", "spans", targets, task.scores(tags_by(linear, model, task, validation), validation))
+    fitted_on, held_out, asked = (word_states(model, task, encoding) for encoding in (sample, validation, test))
 
-    chosen = choose_logistic(partial(fit_tags, model, task, sample), Penalty(), score, baselines.BASELINE_STRENGTHS)
+    def score(linear: Linear) -> float:
+        return fast_score("span_f1", "spans", targets, task.scores(tags_by(linear, held_out, validation), validation))
+
+    chosen = choose_logistic(partial(fit_tags, fitted_on, sample, len(task.tags)), Penalty(), score, baselines.BASELINE_STRENGTHS)
     note = "" if chosen.linear.converged else "the solver stopped at its limit of iterations"
     claim = "Inverse regularisation of the feature baseline, chosen on validation rows"
     stage.find(Finding("features/strength", claim, chosen.strength, n=len(sample.rows), note=note))
-    return context.table("test").select("id", "label").hstack(task.decode(tags_by(chosen.linear, model, task, test), test))
+    return context.table("test").select("id", "label").hstack(task.decode(tags_by(chosen.linear, asked, test), test))
 
 
 def _majority(context: Context) -> pl.DataFrame:

@@ -139,6 +139,9 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     plan.peak_memory_bytes = peak_bytes(torch.device(device()))
+    if spec.kind == "text":
+        found = f"{plan.rows['validation'] + plan.rows['test']} texts, each of at most {spec.generation.max_new_tokens} tokens"
+        plan.issues.append(Issue("generation", "takes time that this plan leaves out", found, "Lower it for shorter texts.", fatal=False))
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:

@@ -20,7 +20,7 @@ from tunesmith.models.save import learned_weights, save_model
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
-from tunesmith.models.tagging import fit_tags, sampled
+from tunesmith.models.tagging import fit_tags, sampled, word_states
 from tunesmith.spec.schema import Features
 from tunesmith.stages.context import Context
 from tunesmith.stages.craft import craft_findings
@@ -84,7 +84,7 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
             expected = expected_peak(model, context.spec, job.task, job.train, job.validation)
-            claim = "Memory expected at the peak of training, from one pass of the longest rows"
+            claim = "Memory expected at the peak of training, from passes of the longest rows"
             stage.find(Finding("train/expected_memory_bytes", claim, expected, "bytes"))
             fitted = fit(model, job)
         if answers is not None:
@@ -113,7 +113,7 @@ def _fitted_tags(model: Any, context: Context) -> Linear:
     assert isinstance(task, TokenClassification), "words have tags only there"
     sample = sampled(encoding, context.windows_in_order("train"), len(task.tags))
     watch = context.rows_watch("train", "fitting the head on frozen features")
-    return fit_tags(model, task, sample, _penalty(context, model), watch)
+    return fit_tags(word_states(model, task, sample, watch), sample, len(task.tags), _penalty(context, model))
 
 
 def _penalty(context: Context, model: Any) -> Penalty:

@@ -74,7 +74,7 @@ class Fitted:
     """What training came to. `seconds` add up over interruptions; `resumed_at` is the step that this process began at.
 
     `best_step` is where the kept weights were taken; for a soup, the step of its best member. `expected_seconds` were expected after
-    the first steps; None for short and for resumed runs.
+    the first steps; None for short and for resumed runs, and where texts are written.
     """
 
     steps: int
@@ -156,7 +156,8 @@ def fit(model: Any, job: Job) -> Fitted:
         resumed_at=start.step,
         peak_memory_bytes=peak_bytes(learner.accelerator.device),
         averaged=averaged,
-        expected_seconds=None if start.step else pace.expected(),
+        # A pass without gradients is a third of a step, but nobody knows how long a text will be that is still to be written.
+        expected_seconds=None if start.step or job.spec.kind == "text" else pace.expected(),
     )
 
 

@@ -130,13 +130,13 @@ def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Rec
     """Whether blocks are to be computed again: as the spec says; with "auto", when a step would not fit into free memory."""
     if isinstance(spec.strategy, Prompts):
         return Recompute(False, "blocks that read prompts are not computed again: PEFT's keys and values would be there twice")
+    asked = spec.train.activation_checkpointing
+    if isinstance(asked, bool):
+        return Recompute(asked, "the spec says so")
     try:
         running_blocks(model)
     except ModelError:
         return Recompute(False, "the model is not built of blocks")
     needed, free = step_bytes(model, spec, task, train), free_bytes(next(model.parameters()).device)
-    asked = spec.train.activation_checkpointing
-    if isinstance(asked, bool):
-        return Recompute(asked, "the spec says so", needed, free)
     sizes = f"a step takes about {needed / 2**20:,.0f} MiB besides the weights, and {free / 2**20:,.0f} MiB are free"
     return Recompute(needed > SHARE * free, sizes, needed, free)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -18,16 +19,12 @@ def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else int(psutil.virtual_memory().available)
 
 
-def begin_peak(device: torch.device) -> bool:
-    """Forget what was held before, so that `peak_bytes` speaks of what comes; False where the system cannot forget."""
+def begin_peak(device: torch.device) -> None:
+    """Forget what was held before, so that `peak_bytes` speaks of what comes; a system that cannot forget speaks of the whole process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return True
-    try:
+    elif os.access(RESET, os.W_OK):
         RESET.write_text("5")  # Linux: VmHWM begins again
-    except OSError:
-        return False
-    return True
 
 
 def peak_bytes(device: torch.device) -> int:
