@@ -363,3 +363,9 @@ def test_tables_of_which_nothing_can_be_learned_are_refused(tmp_path: Path, tiny
 def test_what_spans_cannot_have_is_refused(tmp_path: Path, tiny_bert: Path, setting: str) -> None:
     spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert, texts(5)), [setting])
     assert check_spec(spec, metric_names(spec))
+
+
+def test_a_range_test_finds_a_rate_for_spans(tmp_path: Path, tiny_bert: Path) -> None:
+    spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert, sentences(), train={"learning_rate": "find"}))
+    plan = make_plan(spec, tmp_path / "runs")
+    assert plan.can_run and plan.range_test is not None and plan.range_test.rate > 0, plan.issues

@@ -14,7 +14,7 @@ from tunesmith.models.forward import frozen_features
 from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import apply_strategy
-from tunesmith.models.tagging import fit_tags, sampled
+from tunesmith.models.tagging import fit_tags, sampled, word_states
 from tunesmith.spec.defaults import FIND, Facts, resolve
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Task
@@ -44,7 +44,8 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
     if start.train.head_start == "fitted" and isinstance(task, TokenClassification):
         encoded = task.encode(train.head(HEAD_ROWS), processor, start.model.max_length)
         sample = sampled(encoded, list(range(len(encoded.rows))), len(task.tags))
-        set_head(model, fit_tags(model, task, sample, Penalty(1.0, intercept=has_bias(model))))
+        states = word_states(model, task, sample)
+        set_head(model, fit_tags(states, sample, len(task.tags), Penalty(1.0, intercept=has_bias(model))))
     elif start.train.head_start == "fitted":
         turns = train.with_columns(turn=pl.int_range(pl.len()).over("label")).sort("turn", maintain_order=True)
         rows = turns if spec.kind == "class" else train
