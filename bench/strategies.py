@@ -14,22 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from train import BATCH, read
+from peers import TRAINERS, in_turn, ours, table, trainer
+from train import read
 
 RATE = 3e-4
-TRAINERS = ("trainer-defaults", "trainer-best")
 SIDE = 96
 
 
@@ -54,61 +50,6 @@ def freeze(model: Any, top: int) -> None:
     from tunesmith.spec.schema import Layers
 
     apply_strategy(model, Layers(kind="layers", top=top))
-
-
-def trainer(model: Any, rows: list[dict[str, Any]], collate: Callable[..., Any], options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of Trainer.train(), scaled to all epochs."""
-    from transformers import Trainer, TrainingArguments
-
-    from tunesmith.train.precision import measure_rates
-
-    extra: dict[str, Any] = {}
-    if options.only == "trainer-best":
-        extra = {"bf16": measure_rates(torch.device("cpu")).fast_bfloat16}
-        extra |= {"train_sampling_strategy": "group_by_length"} if "input_ids" in rows[0] else {}
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=options.peer_epochs, per_device_train_batch_size=BATCH, learning_rate=options.rate,
-            save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, seed=options.seed, **extra)  # fmt: skip
-        peer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
-        started = time.perf_counter()
-        peer.train()
-        return {"seconds": (time.perf_counter() - started) * options.epochs / options.peer_epochs, "epochs": options.peer_epochs}
-
-
-def ours(model: Any, task: Any, rows: Any, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of filling an empty store and training for all epochs."""
-    from tunesmith.core.interrupt import StopRequest
-    from tunesmith.models.shortcuts import Shortcuts
-    from tunesmith.spec.load import load_spec
-    from tunesmith.train.fit import Job, fit
-    from tunesmith.train.precision import measure_rates
-    from tunesmith.train.prefix import Wish, with_prefix
-
-    precision = "bfloat16" if measure_rates(torch.device("cpu")).fast_bfloat16 else "float32"
-    dials = {
-        "epochs": options.epochs,
-        "batch_size": BATCH,
-        "learning_rate": options.rate,
-        "warmup_ratio": 0.0,
-        "weight_decay": 0.0,
-        "patience": None,
-    }
-    spec = load_spec({"name": "bench", "seed": options.seed, "data": {"train": "unused"}, "train": {**dials, "precision": precision},
-                      "strategy": {"kind": "layers", "top": options.top} if options.top else {"kind": "full"}})  # fmt: skip
-    few = type(rows)(rows.rows[:64], rows.lengths[:64], 0)
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        wish = Wish(spec.store, Path(folder) / "store", float(options.epochs))
-        with with_prefix(model, task, [rows, few], wish, lambda *_: None) as (stored, encodings, used):
-            shortcuts = Shortcuts(model, encodings, linear_decay=True)
-            job = Job(spec, stored, *shortcuts.encodings, lambda _logits: 0.0, True, Path(folder) / "checkpoints", "",
-                      lambda _report: None, StopRequest())  # fmt: skip
-            torch.manual_seed(options.seed)
-            fit(model, job)
-            shortcuts.undo()
-        seconds = time.perf_counter() - started
-    return {"seconds": seconds, "epochs": options.epochs, "store_seconds": used.seconds, "store_mb": used.bytes / 1e6 if used.used else 0.0}
 
 
 def texts(options: argparse.Namespace) -> dict[str, float]:
@@ -343,20 +284,7 @@ def main() -> None:
         print(json.dumps({"layers": texts, "pictures": pictures, "heads": heads, "fill": fill}[options.what](options)))
         return
     contenders = {"fill": ["tunesmith"], "heads": ["scikit-learn", "tunesmith"]}.get(options.what, options.contenders)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
-    for seed in range(options.repeats):
-        for name in contenders:
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--seed", str(seed)]
-            output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-            results[name].append(json.loads(output.splitlines()[-1]))
-            print(f"seed {seed}  {name:<17} {results[name][-1]}", flush=True)
-    medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
-    for name, median in medians.items():
-        ratio = median["seconds"] / medians.get("tunesmith", median)["seconds"]
-        print(
-            f"{name:<17} {median['seconds']:>8.1f} s {ratio:>6.1f}x  "
-            + "  ".join(f"{k} {v:.4g}" for k, v in median.items() if k != "seconds")
-        )
+    table(in_turn(contenders, options.repeats))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from strategies import freeze, ours
-from train import BATCH
+from peers import in_turn, ours, table, trainer
+from strategies import freeze
 
 RATE = 1e-4
 
@@ -62,23 +56,6 @@ def similarity(options: argparse.Namespace) -> dict[str, float]:
     return {**result, "spearman": float(stats.spearmanr(task.targets(test), np.asarray(answers).squeeze(1)).statistic)}
 
 
-def trainer(model: Any, rows: list[dict[str, Any]], collate: Any, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of Trainer.train() at its best settings."""
-    from transformers import Trainer, TrainingArguments
-
-    from tunesmith.train.precision import measure_rates
-
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=options.epochs, per_device_train_batch_size=BATCH, learning_rate=options.rate,
-            save_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, seed=options.seed,
-            bf16=measure_rates(torch.device("cpu")).fast_bfloat16, train_sampling_strategy="group_by_length")  # fmt: skip
-        peer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
-        started = time.perf_counter()
-        peer.train()
-        return {"seconds": time.perf_counter() - started}
-
-
 def main() -> None:
     """Print one line per run and medians with ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,17 +72,7 @@ def main() -> None:
     if options.only:
         print(json.dumps({"similarity": similarity}[options.what](options)))
         return
-    results: dict[str, list[dict[str, float]]] = {"trainer-best": [], "tunesmith": []}
-    for seed in range(options.repeats):
-        for name, runs in results.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--seed", str(seed)]
-            output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-            runs.append(json.loads(output.splitlines()[-1]))
-            print(f"seed {seed}  {name:<14} {runs[-1]}", flush=True)
-    medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
-    for name, median in medians.items():
-        ratio = median["seconds"] / medians["tunesmith"]["seconds"]
-        print(f"{name:<14} {median['seconds']:>8.1f} s {ratio:>6.2f}x  " + "  ".join(f"{k} {v:.4g}" for k, v in median.items()))
+    table(in_turn(("trainer-best", "tunesmith"), options.repeats))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from tunesmith.core.errors import ModelError
 from tunesmith.models.adapters import merged
 from tunesmith.models.anatomy import dissect
 from tunesmith.models.build import set_head
+from tunesmith.models.dropout import QuickDropout
 from tunesmith.models.forward import frozen_features, predict_logits
 from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.models.load import load_model, load_processor
 from tunesmith.models.mean_pool import add_mean_pooling
-from tunesmith.models.shortcuts import QuickDropout, Shortcuts
+from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import apply_strategy, frozen_prefix, rate_levels
 from tunesmith.spec.schema import Full, Layers, Lora, Model
 from tunesmith.tasks.base import Encoding

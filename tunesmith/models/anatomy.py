@@ -64,6 +64,19 @@ def running_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{n}.{number}", block) for n, m in lists for number, block in enumerate(m)]
 
 
+def first_computed(model: nn.Module) -> list[nn.Module]:
+    """The first block of an encoder and of a decoder whose forward is its own; none where a model is not built of blocks."""
+    try:
+        blocks = running_blocks(model)
+    except ModelError:
+        return []
+    first: dict[str, nn.Module] = {}
+    for name, block in blocks:
+        if "forward" not in block.__dict__:  # else its answers come from the store
+            first.setdefault(name.rpartition(".")[0], block)
+    return list(first.values())
+
+
 def encoder_depth(model: nn.Module) -> int:
     """How many blocks, from the bottom, depend on nothing but the blocks below: a decoder also reads what its encoder says."""
     blocks = running_blocks(model)

@@ -1,14 +1,15 @@
 """Work that cannot change the result, left out or done faster.
 
 Token embeddings that no row uses, and last-block outputs that no head reads, are left out: tests compare losses,
-gradients and final weights with and without. GELU written out in five operators is one. Dropout on a CPU draws 16 random
-bits per element instead of a number: the same distribution, another stream.
-Shape suffixes: B = rows, T = tokens, H = heads, D = width of a head, V = vocabulary.
+gradients and final weights with and without. GELU written out in five operators is one. Dropout, attention and bfloat16 have
+files of their own.
+Shape suffixes: B = rows, T = tokens, Q = asking tokens, E = width, V = vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -19,6 +20,9 @@ from torch.nn import functional as F
 from transformers.activations import NewGELUActivation
 
 from tunesmith.models.anatomy import bert_like_encoder
+from tunesmith.models.attention import attend_plainly, attend_quickly, quick_attention
+from tunesmith.models.dropout import QuickDropout
+from tunesmith.models.half import halved
 from tunesmith.tasks.base import Encoding
 
 
@@ -29,12 +33,15 @@ class Shortcuts:
         model: changed in place, its parameters' names are not.
         encodings: all rows that the model will see meanwhile; `self.encodings` are the same rows in its terms.
         linear_decay: the optimiser only multiplies elements without gradient (`train.optim.decay_is_linear`).
+        bfloat16: training rounds products; copies of the weights are then rounded once (`models.half`).
     """
 
-    def __init__(self, model: Any, encodings: Sequence[Encoding], *, linear_decay: bool) -> None:
-        self.model, self.encodings = model, list(encodings)
+    def __init__(self, model: Any, encodings: Sequence[Encoding], *, linear_decay: bool, bfloat16: bool = False) -> None:
+        self.model, self.encodings, self.half = model, list(encodings), ExitStack()
+        if bfloat16:
+            self.half.enter_context(halved(model))
         self.first_token = read_first_token_only(model)
-        attend_quickly(model)
+        self.quick = attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
         _change_class(model, NewGELUActivation, OneGelu)
@@ -51,34 +58,13 @@ class Shortcuts:
         """Give the plain model back, with what training changed."""
         if self.first_token:
             read_all_tokens(self.model)
-        attend_plainly(self.model)
+        if self.quick:
+            attend_plainly(self.model)
         _change_class(self.model, QuickDropout, nn.Dropout)
         _change_class(self.model, OneGelu, NewGELUActivation)
         if self.compact is not None:
             self.compact.restore(self.model)
-
-
-class QuickDropout(nn.Dropout):
-    """Dropout that costs a quarter of torch's on a CPU: one 64-bit draw of torch's generator decides on four elements.
-
-    The probability is rounded to a multiple of 2^-16, and the survivors are scaled by the rounded one.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
-        """`input`, with elements dropped in training mode."""
-        if not self.training or input.device.type != "cpu":
-            return super().forward(input)
-        return quick_dropout(input, self.p)
-
-
-def quick_dropout(values: Tensor, p: float) -> Tensor:
-    """`values` with each element set to 0 with probability p, the others scaled up."""
-    dropped = round(p * 65536)
-    if dropped == 0:
-        return values
-    draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    keep = draws.view(torch.int16)[: values.numel()].view(values.shape) >= dropped - 32768
-    return values * keep.to(values.dtype).mul_(65536 / (65536 - dropped))
+        self.half.close()
 
 
 class OneGelu(NewGELUActivation):  # type: ignore[misc]
@@ -156,32 +142,9 @@ def read_all_tokens(model: Any) -> None:
         encoder.layer[-1].__dict__.pop("forward", None)
 
 
-def attend_quickly(model: Any) -> None:
-    """Make BERT-like blocks on a CPU draw the dropout of their attention quickly. `attend_plainly` undoes it."""
-    encoder = bert_like_encoder(model)
-    if encoder is not None and model.config._attn_implementation == "sdpa" and next(model.parameters()).device.type == "cpu":
-        for block in encoder.layer:
-            block.attention.self.forward = MethodType(_self_attention_forward, block.attention.self)
-
-
-def attend_plainly(model: Any) -> None:
-    """Undo `attend_quickly`."""
-    encoder = bert_like_encoder(model)
-    if encoder is not None:
-        for block in encoder.layer:
-            block.attention.self.__dict__.pop("forward", None)
-
-
-def _self_attention_forward(
-    inner: Any, hidden_BTE: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
-) -> tuple[Tensor, None]:
-    """(context (B, T, E), None), like the module's own forward."""
-    return _attend(inner, hidden_BTE, hidden_BTE, attention_mask), None
-
-
 def _first_token_forward(block: Any, hidden_BTE: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object) -> Tensor:
     """The block's output for the first token, (B, 1, E): queries and feed-forward of one token, keys and values of all."""
-    first_B1E = hidden_BTE[:, :1]
+    first_B1E = hidden_BTE[:, :1].contiguous()  # a view of every row would make torch copy the weights for each
     mask = None if attention_mask is None else attention_mask[:, :, :1]
     attended = block.attention.output(_attend(block.attention.self, first_B1E, hidden_BTE, mask), first_B1E)
     result: Tensor = block.feed_forward_chunk(attended)
@@ -189,18 +152,11 @@ def _first_token_forward(block: Any, hidden_BTE: Tensor, attention_mask: Tensor 
 
 
 def _attend(inner: Any, asking_BQE: Tensor, hidden_BTE: Tensor, mask: Tensor | None) -> Tensor:
-    """Context (B, Q, E) of the asking tokens. torch's kernel, except where dropout on a CPU would make it slow."""
+    """Context (B, Q, E) of the asking tokens."""
 
     def heads(states: Tensor) -> Tensor:
         return states.view(*states.shape[:2], -1, inner.attention_head_size).transpose(1, 2)
 
     q, k, v = heads(inner.query(asking_BQE)), heads(inner.key(hidden_BTE)), heads(inner.value(hidden_BTE))
     p = inner.dropout.p if inner.training else 0.0
-    if p == 0.0 or q.device.type != "cpu":
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, scale=inner.scaling)
-    else:
-        scores_BHQT = (q * inner.scaling) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores_BHQT = scores_BHQT.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHQT + mask
-        context = quick_dropout(scores_BHQT.softmax(-1), p) @ v
-    return context.transpose(1, 2).flatten(2)
+    return quick_attention(inner, q, k, v, mask, p, inner.scaling)[0].flatten(2)

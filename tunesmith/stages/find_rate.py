@@ -12,7 +12,6 @@ from torch import Tensor
 from tunesmith.models.build import build_model, has_bias, in_units, set_head
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
-from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.models.tagging import fit_tags, sampled, word_states
 from tunesmith.spec.defaults import FIND, Facts, resolve
@@ -21,7 +20,7 @@ from tunesmith.tasks.base import Task
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.tasks.token_classification import TokenClassification
-from tunesmith.train.optim import decay_is_linear
+from tunesmith.train.fit import shortcuts_for
 from tunesmith.train.range_test import RangeTest, range_test
 
 HEAD_ROWS = 1000
@@ -55,7 +54,7 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
         set_head(model, _regression(task, features, task.targets(rows.head(HEAD_ROWS)), penalty))
     model = apply_strategy(model, start.strategy)
     encoding = task.encode(train, processor, start.model.max_length)
-    shortcuts = Shortcuts(model, [encoding], linear_decay=decay_is_linear(start.train))
+    shortcuts = shortcuts_for(model, [encoding], start)
     test = range_test(model, start, task, shortcuts.encodings[0])
     return replace(facts, found_rate=(test.rate, test.rule)), test
 

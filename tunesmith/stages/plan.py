@@ -24,7 +24,6 @@ from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import device, load_config, load_processor, public_id
 from tunesmith.models.quantized import missing_for
 from tunesmith.models.recompute import recomputing
-from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
@@ -35,8 +34,8 @@ from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.tasks.make import make_task, metric_names
+from tunesmith.train.fit import shortcuts_for
 from tunesmith.train.memory import Recompute, decide_recompute
-from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.peak import peak_bytes
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.prefix import Used
@@ -127,7 +126,7 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     if not isinstance(spec.strategy, Features):
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
-        shortcuts = Shortcuts(model, [encodings["train"]], linear_decay=decay_is_linear(spec.train))
+        shortcuts = shortcuts_for(model, [encodings["train"]], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))

@@ -17,7 +17,6 @@ from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.load import public_id
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.save import learned_weights, save_model
-from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.models.tagging import fit_tags, sampled, word_states
@@ -32,9 +31,8 @@ from tunesmith.stages.teacher import pupil_finding, teacher_answers
 from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.train.distill import taught, with_teacher
-from tunesmith.train.fit import Fitted, Job, fit
+from tunesmith.train.fit import Fitted, Job, fit, shortcuts_for
 from tunesmith.train.memory import decide_recompute, expected_peak
-from tunesmith.train.optim import decay_is_linear
 from tunesmith.train.prefix import Wish, with_prefix
 
 
@@ -77,7 +75,7 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
     wish = Wish(context.spec.store, context.store_folder, float(context.spec.train.epochs or 1))
     with with_prefix(model, task, encodings, wish, context.rows_watch("train", "frozen blocks")) as (task, rows, used):
         stage.find(*store_findings(used))
-        shortcuts = Shortcuts(model, rows, linear_decay=decay_is_linear(context.spec.train))
+        shortcuts = shortcuts_for(model, rows, context.spec)
         job = replace(_job(context, taught(task, context.spec), *shortcuts.encodings), score=partial(context.score, task=units))
         if answers is not None:
             job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))

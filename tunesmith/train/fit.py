@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Issue, Progress, StepInfo
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.load import device
+from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import blocks_from_the_top, frozen_prefix, rate_levels
 from tunesmith.spec.schema import Gradual, Mixup, Soup, Spec
 from tunesmith.tasks.base import Batch, Encoding, Task
@@ -41,7 +42,7 @@ from tunesmith.train.batches import Order, StepBatch, ahead, step_batches
 from tunesmith.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_state
 from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
-from tunesmith.train.optim import make_optimizer, make_scheduler, parameter_groups
+from tunesmith.train.optim import decay_is_linear, make_optimizer, make_scheduler, parameter_groups
 from tunesmith.train.pace import Pace
 from tunesmith.train.peak import begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
@@ -102,6 +103,11 @@ def make_learner(model: Any, spec: Spec, steps: int) -> Learner:
     optimizer = make_optimizer(parameter_groups(model, rate_levels(model, spec.strategy), train), train)
     scheduler, bfloat16 = make_scheduler(optimizer, train, steps), train.precision == "bfloat16"
     return Learner(model, optimizer, scheduler, accelerator, train.max_grad_norm, bfloat16, Average(train.averaging))
+
+
+def shortcuts_for(model: Any, encodings: Sequence[Encoding], spec: Spec) -> Shortcuts:
+    """The shortcuts that a resolved spec's optimiser and precision allow, in force until they are undone."""
+    return Shortcuts(model, encodings, linear_decay=decay_is_linear(spec.train), bfloat16=spec.train.precision == "bfloat16")
 
 
 def order_of(spec: Spec, rows: Encoding) -> Order:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.forward import batch_rows, predict_logits
+from tunesmith.models.half import copies_in
 from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa
 from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.batches import Order, step_batches
@@ -39,20 +40,19 @@ class Recompute:
 
 
 def kept_bytes(step: Any, model: Any, batch: Any) -> int:
-    """Bytes that autograd keeps of one forward pass for the backward pass; parameters, and memory kept twice, count once or not at all."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    """Bytes that autograd keeps of one forward pass for the backward pass; weights, and memory kept twice, count once or not at all."""
     storages: dict[int, tuple[int, Tensor]] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that its place is not used again meanwhile
+        storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that its place is not used again meanwhile
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = step(model, batch)
     del loss
-    return sum(size for size, _ in storages.values())
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *copies_in(model))}
+    return sum(size for place, (size, _) in storages.items() if place not in weights)
 
 
 @contextmanager

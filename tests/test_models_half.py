@@ -1,0 +1,138 @@
+"""Attention written out and bfloat16 copies of weights: what they give is what torch and transformers give."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from tests.families import FAMILIES, family
+from tunesmith.models.attention import NAME, attend_plainly, attend_quickly
+from tunesmith.models.attention import attend as written_out
+from tunesmith.models.half import HALF, HALVED, copies_in, copies_of, halved
+from tunesmith.models.splice import logits_of
+from tunesmith.train.loop import _step_divided
+
+
+def gradients(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits of a pass in training mode, and the gradients of the mean of their squares."""
+    torch.manual_seed(1)
+    model.zero_grad()
+    logits = logits_of(model(**batch)).float()
+    logits.square().mean().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def without_dropout(model: Any, p: float) -> None:
+    """Every dropout nearly off: not 0, so that the paths with dropout run."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif "dropout" in name and isinstance(value, float):
+                setattr(module, name, p)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("p", [0.0, 1e-9])
+def test_attention_written_out_is_torch_s_in_every_family(name: str, p: float) -> None:
+    model, batch = family(name)
+    without_dropout(model.train(), p)
+    plain = gradients(model, batch)
+    before = model.config._attn_implementation
+    changed = attend_quickly(model)
+    assert changed == (model.config._attn_implementation == NAME)
+    quick = gradients(model, batch)
+    torch.testing.assert_close(quick[0], plain[0], atol=1e-5, rtol=1e-4)
+    for key, value in plain[1].items():
+        torch.testing.assert_close(quick[1][key], value, atol=1e-5, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}")
+    if changed:
+        attend_plainly(model)
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_bfloat16_attention_is_written_out_and_states_stay_in_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = family(name)
+    without_dropout(model.train(), 0.0)
+    norms = [module.eval() for module in model.modules() if isinstance(module, nn.BatchNorm2d)]  # five pictures of one pixel do not spread
+    whole = gradients(model, batch)
+    called: list[torch.dtype] = []
+
+    def attend(*arguments: Any) -> Tensor:
+        called.append((found := written_out(*arguments)).dtype)
+        return found
+
+    monkeypatch.setattr("tunesmith.models.attention.attend", attend)
+    changed = attend_quickly(model)
+    with halved(model):
+        with torch.autocast("cpu", HALF):
+            rounded = gradients(model, batch)
+        assert {copy.dtype for copy in copies_in(model)} == {HALF}
+    assert set(called) == ({HALF} if changed else set())
+    torch.testing.assert_close(rounded[0], whole[0], atol=0.05 * float(whole[0].abs().max()), rtol=0.0)
+    assert all(gradient.dtype == torch.float32 for gradient in rounded[1].values()) and rounded[1].keys() == whole[1].keys()
+    similar = nn.functional.cosine_similarity(*(torch.cat([g.flatten() for g in found.values()]) for found in (rounded[1], whole[1])), 0)
+    assert similar > 0.98 or norms  # untrained, their statistics let next to nothing through
+    assert not copies_in(model) and not any(type(module) in HALVED.values() for module in model.modules())
+    if changed:
+        attend_plainly(model)
+    again = gradients(model, batch)
+    torch.testing.assert_close(again[0], whole[0])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 4), nn.Linear(6, 4, bias=False), Conv1D(4, 6)])
+def test_a_product_is_that_of_autocast(layer: Any) -> None:
+    x = torch.randn(3, 5, 6)
+    results = []
+    for change in (False, True):
+        own = copy.deepcopy(layer)
+        model = nn.ModuleDict({"layer": own})
+        given = x.clone().requires_grad_()
+        with halved(model) if change else nullcontext(), torch.autocast("cpu", HALF):
+            said = own(given)
+            said.float().square().sum().backward()
+        results.append([said.detach(), given.grad, *(p.grad for p in own.parameters())])
+    assert results[0][0].dtype == HALF
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=2**-7, atol=2**-7)
+
+
+def test_copies_follow_the_weights_and_are_not_made_for_scores() -> None:
+    layer = nn.Linear(6, 4)
+    model, x = nn.ModuleDict({"layer": layer}), torch.randn(3, 6, requires_grad=True)
+    with halved(model), torch.autocast("cpu", HALF):
+        first = copies_of(layer)[0]
+        layer(x)
+        assert copies_of(layer)[0] is first  # nothing was rounded again
+        layer(x).float().sum().backward()
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+        _step_divided(optimizer, [p.grad for p in layer.parameters() if p.grad is not None], 2.0)
+        assert torch.equal(copies_of(layer)[0], layer.weight.detach().to(HALF)) and not torch.equal(copies_of(layer)[0], first)
+        with torch.no_grad():
+            layer.weight.copy_(torch.zeros(4, 6))
+            assert not copies_of(layer)[0].any()
+    with halved(model), torch.inference_mode():
+        layer(x)
+        assert not copies_in(model)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
+def test_fused_optimisers_divide_gradients_as_they_read_them(optimizer: Any) -> None:
+    ways = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(4))]
+        steps = optimizer(weights, lr=0.1, fused=fused)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape)
+            _step_divided(steps, [w.grad for w in weights if w.grad is not None], 7.0)
+        ways.append(weights)
+    for plain, divided in zip(*ways, strict=True):
+        torch.testing.assert_close(plain, divided, rtol=1e-5, atol=1e-6)
