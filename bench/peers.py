@@ -99,9 +99,9 @@ def in_turn(contenders: Sequence[str], repeats: int) -> dict[str, Result]:
     return {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
 
 
-def table(medians: dict[str, Result]) -> None:
-    """Print seconds, how many times ours they are, and the rest."""
-    ours_seconds = medians.get("tunesmith", next(iter(medians.values())))["seconds"]
+def table(medians: dict[str, Result], own: str = "tunesmith") -> None:
+    """Print seconds, how many times those of `own` they are, and the rest."""
+    ours_seconds = medians.get(own, next(iter(medians.values())))["seconds"]
     for name, median in medians.items():
         rest = "  ".join(f"{key} {value:.4g}" for key, value in median.items() if key != "seconds")
         print(f"{name:<17} {median['seconds']:>8.1f} s {median['seconds'] / ours_seconds:>6.2f}x  {rest}", flush=True)

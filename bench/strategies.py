@@ -1,5 +1,6 @@
 """Frozen work done once, against transformers.Trainer with the same layers frozen and scikit-learn on embeddings: seconds and accuracy.
 
+    python bench/strategies.py all FOLDER --models FOLDER            all of these in turn; FOLDER holds banking77, sst2, fashion_mnist_10k
     python bench/strategies.py layers DATA [--top 1] [--blocks 6]    texts; 12 blocks: a random encoder of the starter's width
     python bench/strategies.py pictures DATA --models FOLDER         MobileNet, its last stage, pictures of 96 × 96
     python bench/strategies.py heads DATA                            5 heads × 5 folds beside one forward pass
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +29,10 @@ from peers import TRAINERS, in_turn, ours, table, trainer
 from train import read
 
 RATE = 3e-4
+CONTENDERS = {
+    "layers": (*TRAINERS, "tunesmith"), "pictures": (*TRAINERS, "tunesmith"), "heads": ("scikit-learn", "tunesmith"),
+    "fill": ("tunesmith",),
+}  # fmt: skip
 SIDE = 96
 
 
@@ -263,10 +270,30 @@ def scikit_learn(train: list[dict[str, str]], test: list[dict[str, str]]) -> dic
     return {"seconds": sum(seconds.values()), **seconds, **scores, "accuracy": float((winner.predict(asked) == truth).mean())}
 
 
+def everything(options: argparse.Namespace) -> None:
+    """Every figure, one after the other; what is measured, then its table."""
+    texts_in, pictures_in = str(options.data / "banking77"), str(options.data / "fashion_mnist_10k")
+    asked: list[tuple[str, list[str]]] = [
+        ("top block of six, Banking77", ["layers", texts_in, "--top", "1"]),
+        ("top two of six, Banking77", ["layers", texts_in, "--top", "2"]),
+        ("top block of six, SST-2", ["layers", str(options.data / "sst2"), "--top", "1"]),
+        ("top block of twelve, Banking77", ["layers", texts_in, "--top", "1", "--blocks", "12"]),
+        ("last stage of MobileNet, Fashion-MNIST", ["pictures", pictures_in, "--models", str(options.models)]),
+        ("filling the store, Banking77", ["fill", texts_in]),
+        ("five heads, five folds, Banking77", ["heads", texts_in, "--contenders", "tunesmith"]),
+    ]
+    common = ["--repeats", str(options.repeats), *(["--limit", str(options.limit)] if options.limit else [])]
+    for title, arguments in asked:
+        print(f"\n== {title}", flush=True)
+        subprocess.run([sys.executable, __file__, *arguments, *common], check=True)
+    print("\n== every weight, Banking77", flush=True)
+    subprocess.run([sys.executable, str(Path(__file__).with_name("train.py")), texts_in, *common], check=True)
+
+
 def main() -> None:
     """Print one line per run and a table of medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("layers", "pictures", "heads", "fill"))
+    parser.add_argument("what", choices=("all", *CONTENDERS))
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--top", type=int, default=1)
@@ -276,15 +303,16 @@ def main() -> None:
     parser.add_argument("--peer-epochs", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--contenders", nargs="+", choices=(*TRAINERS, "tunesmith"), default=[*TRAINERS, "tunesmith"])
+    parser.add_argument("--contenders", nargs="+", choices=sorted({name for names in CONTENDERS.values() for name in names}))
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.only:
+    if options.what == "all":
+        everything(options)
+    elif options.only:
         print(json.dumps({"layers": texts, "pictures": pictures, "heads": heads, "fill": fill}[options.what](options)))
-        return
-    contenders = {"fill": ["tunesmith"], "heads": ["scikit-learn", "tunesmith"]}.get(options.what, options.contenders)
-    table(in_turn(contenders, options.repeats))
+    else:
+        table(in_turn(options.contenders or CONTENDERS[options.what], options.repeats))
 
 
 if __name__ == "__main__":

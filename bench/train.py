@@ -113,7 +113,7 @@ def main() -> None:
     medians = in_turn(options.contenders, options.repeats)
     precision, rate, seconds = physical_limit(options.data, options.epochs, options.limit)
     print(f"\n{precision} matrix multiplication: {rate:.0f} GFLOP/s; the blocks' arithmetic alone: {seconds:.0f} s")
-    table({name: {**median, "of_limit": seconds / median["seconds"]} for name, median in medians.items()})
+    table({name: {**median, "of_limit": seconds / median["seconds"]} for name, median in medians.items()}, "tunesmith-random")
 
 
 if __name__ == "__main__":

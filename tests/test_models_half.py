@@ -14,7 +14,9 @@ from transformers.pytorch_utils import Conv1D
 from tests.families import FAMILIES, family
 from tunesmith.models.attention import NAME, attend_plainly, attend_quickly
 from tunesmith.models.attention import attend as written_out
+from tunesmith.models.convolution import EvenMean, PixelProduct, convolve_quickly
 from tunesmith.models.half import HALF, HALVED, copies_in, copies_of, halved
+from tunesmith.models.load import placed
 from tunesmith.models.splice import logits_of
 from tunesmith.train.loop import _step_divided
 
@@ -136,3 +138,38 @@ def test_fused_optimisers_divide_gradients_as_they_read_them(optimizer: Any) -> 
         ways.append(weights)
     for plain, divided in zip(*ways, strict=True):
         torch.testing.assert_close(plain, divided, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet-v1"])
+def test_convolutions_of_a_pixel_are_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.models.convolution.LEAST_CHANNELS", 1)
+    model, batch = family(name)
+    without_dropout(model.train(), 0.0)
+    model = placed(model)
+    plain = gradients(model, batch)
+    changed = convolve_quickly(model)
+    assert {type(module) for module, _ in changed} == {PixelProduct, EvenMean}
+    assert any(module.bias is None for module, _ in changed if isinstance(module, PixelProduct))
+    quick = gradients(model, batch)
+    torch.testing.assert_close(quick[0], plain[0], atol=1e-4, rtol=1e-3)
+    scale = max(float(value.abs().max()) for value in plain[1].values())
+    for key, value in plain[1].items():  # what stands before a batch norm has gradients of nothing but rounding
+        torch.testing.assert_close(quick[1][key], value, atol=1e-4 * scale, rtol=1e-2, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_a_convolution_of_a_pixel_in_bfloat16_is_that_of_autocast() -> None:
+    x = torch.randn(2, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    results = []
+    for change in (False, True):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"conv": nn.Conv2d(6, 4, 1)}).to(memory_format=torch.channels_last)
+        given = x.clone().requires_grad_()
+        if change:
+            model["conv"].__class__ = PixelProduct
+        with torch.autocast("cpu", HALF):
+            said = model["conv"](given)
+            said.float().square().sum().backward()
+        results.append([said.detach(), given.grad, *(p.grad for p in model.parameters())])
+    assert results[0][0].dtype == results[1][0].dtype == HALF
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=2**-6, atol=2**-6)

@@ -121,6 +121,8 @@ def test_strategies_learn_numbers(tmp_path: Path, tiny_bert: Path, strategy: dic
     spec = spec_of(tmp_path, tiny_bert, strategy=strategy, evaluate={"baselines": ["majority"]})
     if strategy["kind"] == "features":
         spec["train"] = {}
+    if strategy["kind"] == "lora":
+        spec["train"]["epochs"] = 20  # adapters of rank two learn slowly
     finished = tunesmith.run(tunesmith.load_spec(spec), tmp_path / "runs")
     assert finished.findings["test/rmse"].value < finished.findings["test/baseline/majority/rmse"].value  # type: ignore[operator]
     if strategy["kind"] != "features":

@@ -53,9 +53,7 @@ class HalfLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
         """The product; in bfloat16 under autocast."""
-        if not _is_wanted():
-            return super().forward(input)
-        return _Product.apply(input, self.weight, self.bias, copies_of(self))  # type: ignore[no-any-return,no-untyped-call]
+        return product(self, input, self.weight)
 
 
 class HalfConv1D(Conv1D):  # type: ignore[misc]
@@ -63,10 +61,16 @@ class HalfConv1D(Conv1D):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """The product; in bfloat16 under autocast."""
-        if not _is_wanted():
-            return super().forward(x)  # type: ignore[no-any-return]
-        weight_OI, (copy_IO, bias) = self.weight.t(), copies_of(self)
-        return _Product.apply(x, weight_OI, self.bias, (copy_IO.t(), bias))  # type: ignore[no-any-return,no-untyped-call]
+        return product(self, x, self.weight.t())
+
+
+def product(layer: Any, x: Tensor, weight_OI: Tensor) -> Tensor:
+    """x Wᵀ + b for a layer, `weight_OI` being a view of its weight: with copies in bfloat16 where these are wanted."""
+    if not _is_wanted():
+        return F.linear(x, weight_OI, layer.bias)
+    weight, bias = copies_of(layer)
+    copy_OI = weight.as_strided(weight_OI.shape, weight_OI.stride())
+    return _Product.apply(x, weight_OI, layer.bias, (copy_OI, bias))  # type: ignore[no-any-return,no-untyped-call]
 
 
 HALVED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: HalfLinear, Conv1D: HalfConv1D}

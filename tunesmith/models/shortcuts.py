@@ -21,8 +21,9 @@ from transformers.activations import NewGELUActivation
 
 from tunesmith.models.anatomy import bert_like_encoder
 from tunesmith.models.attention import attend_plainly, attend_quickly, quick_attention
+from tunesmith.models.convolution import convolve_quickly
 from tunesmith.models.dropout import QuickDropout
-from tunesmith.models.half import halved
+from tunesmith.models.half import COPIES, halved
 from tunesmith.tasks.base import Encoding
 
 
@@ -40,6 +41,7 @@ class Shortcuts:
         self.model, self.encodings, self.half = model, list(encodings), ExitStack()
         if bfloat16:
             self.half.enter_context(halved(model))
+        self.convolutions = convolve_quickly(model)
         self.first_token = read_first_token_only(model)
         self.quick = attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
@@ -58,6 +60,9 @@ class Shortcuts:
         """Give the plain model back, with what training changed."""
         if self.first_token:
             read_all_tokens(self.model)
+        for module, kind in self.convolutions:
+            module.__class__ = kind
+            module.__dict__.pop(COPIES, None)
         if self.quick:
             attend_plainly(self.model)
         _change_class(self.model, QuickDropout, nn.Dropout)

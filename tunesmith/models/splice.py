@@ -137,10 +137,12 @@ def spliced(model: Any, cut: Cut) -> Iterator[None]:
     What is below the cut gets no gradients, and no dropout.
     """
     given: list[Tensor] = []
+    last = any(p.dim() == 4 and not p.is_contiguous() for p in model.parameters())  # the weights have their channels last
 
     def take(_model: Any, arguments: Any, options: dict[str, Any]) -> Any:
         if options.get("encoder_outputs") is None:  # a decoder that goes on reads what its encoder has said already
-            given[:] = [options.pop(GIVEN)]
+            states = options.pop(GIVEN)
+            given[:] = [states.contiguous(memory_format=torch.channels_last) if last else states]
         return arguments, options
 
     def answer(beside: tuple[Any, ...] | None) -> Callable[..., Any]:

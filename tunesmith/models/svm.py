@@ -26,10 +26,12 @@ NEVER = -20.0
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def fit_svm(features_NE: Tensor, targets: Array, classes: int, penalty: Penalty, weights_N: Array | None = None) -> Linear:
+def fit_svm(
+    features_NE: Tensor, targets: Array, classes: int, penalty: Penalty, weights_N: Array | None = None, start: Linear | None = None
+) -> Linear:
     """Scores of machines that tell each class from the rest, on features scaled to unit spread.
 
-    The intercept is penalised like a weight, as LinearSVC does with intercept_scaling 1. A class without rows gets weights 0.
+    Products are made in float32, sums in float64. The intercept is penalised like a weight, as LinearSVC does with intercept_scaling 1. A class without rows gets weights 0.
 
     Args:
         features_NE: frozen features.
@@ -37,28 +39,39 @@ def fit_svm(features_NE: Tensor, targets: Array, classes: int, penalty: Penalty,
         classes: C.
         penalty: `strength` is LinearSVC's C; `balanced` is not used: classes are weighted by `weights_N`.
         weights_N: weight of each row in the loss; 1 when left out.
+        start: machines of much the same rows, from which the optimum is near; it does not depend on them.
     """
     features = features_NE.numpy().astype(np.float64)
     mean, spread = features.mean(0) * penalty.intercept, max(float(features.std()), 1e-12)
-    scaled_NE = (features - mean) / spread
+    scaled_NE = ((features - mean) / spread).astype(np.float32)
     if penalty.intercept:
-        scaled_NE = np.hstack([scaled_NE, np.ones((len(scaled_NE), 1))])
-    sign_NC = np.where(indicators(targets, classes), 1.0, -1.0)
-    cost_N1 = penalty.strength * (np.ones((len(sign_NC), 1)) if weights_N is None else weights_N[:, None].astype(np.float64))
+        scaled_NE = np.hstack([scaled_NE, np.ones((len(scaled_NE), 1), np.float32)])
+    sign_NC = np.where(indicators(targets, classes), np.float32(1), np.float32(-1))
+    cost_N1 = (penalty.strength * (np.ones((len(sign_NC), 1)) if weights_N is None else weights_N[:, None])).astype(np.float32)
 
     def loss(flat: Array) -> tuple[float, Array]:
         weight_CE = flat.reshape(classes, -1)
-        missing_NC = np.maximum(0, 1 - sign_NC * (scaled_NE @ weight_CE.T))
-        gradient_CE = weight_CE - 2 * (cost_N1 * missing_NC * sign_NC).T @ scaled_NE
-        return 0.5 * float((flat**2).sum()) + float((cost_N1 * missing_NC**2).sum()), gradient_CE.ravel()
+        missing_NC = np.maximum(0, 1 - sign_NC * (scaled_NE @ weight_CE.T.astype(np.float32)))
+        pull_NC = cost_N1 * missing_NC
+        gradient_CE = weight_CE - 2 * ((pull_NC * sign_NC).T @ scaled_NE)
+        return 0.5 * float((flat**2).sum()) + float(np.einsum("nc,nc->", pull_NC, missing_NC, dtype=np.float64)), gradient_CE.ravel()
 
-    weight_CE, ended = _minimum(loss, np.zeros(classes * scaled_NE.shape[1]), penalty.tolerance)
+    weight_CE, ended = _minimum(loss, _begin(start, classes, mean, spread, penalty.intercept).ravel(), penalty.tolerance)
     weight_CE = weight_CE.reshape(classes, -1)
     bias_C = weight_CE[:, -1] if penalty.intercept else np.zeros(classes)
     weight_CE = (weight_CE[:, :-1] if penalty.intercept else weight_CE) / spread
     weight_CE[~indicators(targets, classes).any(0)] = 0.0
     bias_C = (bias_C - weight_CE @ mean) * penalty.intercept
     return Linear(torch.tensor(weight_CE, dtype=torch.float32), torch.tensor(bias_C, dtype=torch.float32), ended)
+
+
+def _begin(start: Linear | None, classes: int, mean_E: Array, spread: float, intercept: bool) -> Array:
+    """Where the search begins: nought, or given machines in terms of scaled features."""
+    if start is None:
+        return np.zeros((classes, len(mean_E) + intercept))
+    weight_CE, bias_C = start.weight_CE.double().numpy(), start.bias_C.double().numpy()
+    parts = [weight_CE * spread, *([(bias_C + weight_CE @ mean_E)[:, None]] if intercept else [])]
+    return np.hstack(parts)
 
 
 def fit_calibrated(
@@ -74,14 +87,14 @@ def fit_calibrated(
         parts: the fold of each row, two folds at least, and the weight of each row (None: all 1).
     """
     folds_N, weights_N = parts
+    whole = fit_svm(features_NE, targets, classes, penalty, weights_N)
     scores_NC = np.zeros((len(targets), classes))
     for fold in np.unique(folds_N).tolist():
         held_N = np.asarray(folds_N == fold)
         own = None if weights_N is None else weights_N[~held_N]
-        part = fit_svm(features_NE[~held_N], targets[~held_N], classes, penalty, own)
+        part = fit_svm(features_NE[~held_N], targets[~held_N], classes, penalty, own, whole)
         scores_NC[held_N] = part(features_NE[held_N]).numpy()
     slope_C, offset_C, loss = calibrate(scores_NC, targets, weights_N, intercept=penalty.intercept)
-    whole = fit_svm(features_NE, targets, classes, penalty, weights_N)
     slope, offset = torch.tensor(slope_C, dtype=torch.float32), torch.tensor(offset_C, dtype=torch.float32)
     return replace(whole, weight_CE=whole.weight_CE * slope[:, None], bias_C=whole.bias_C * slope + offset), loss
 

@@ -1,0 +1,55 @@
+"""Convolutions as a training step on a processor wants them, where channels are last.
+
+A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of the time. And what comes back
+from a mean over pixels is brought to the same layout, or every layer below would work across its memory.
+Shape suffixes: B = rows, H = height, W = width, C = channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.models.half import product
+
+LEAST_CHANNELS = 96
+"""With fewer channels in or out the convolution is as quick."""
+
+
+class PixelProduct(nn.Conv2d):
+    """A convolution of one pixel, as a product."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
+        """(B, C, H, W), channels last; the convolution itself where no gradients are wanted or channels are not last."""
+        if not (torch.is_grad_enabled() and input.is_contiguous(memory_format=torch.channels_last)):
+            return super().forward(input)
+        return product(self, input.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
+class EvenMean(nn.AdaptiveAvgPool2d):
+    """A mean over pixels whose gradient has its channels last."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
+        """The mean."""
+        if input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
+            input.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return super().forward(input)
+
+
+def convolve_quickly(model: Any) -> list[tuple[nn.Module, type[nn.Module]]]:
+    """Change the layers of a model on a processor that this is quicker for; gives them with the classes to give back."""
+    if next(model.parameters()).device.type != "cpu":
+        return []
+    changed = [(module, type(module)) for module in model.modules() if _is_pixel_product(module) or type(module) is nn.AdaptiveAvgPool2d]
+    for module, kind in changed:
+        module.__class__ = PixelProduct if kind is nn.Conv2d else EvenMean
+    return changed
+
+
+def _is_pixel_product(module: nn.Module) -> bool:
+    if type(module) is not nn.Conv2d:
+        return False
+    plain = module.kernel_size == (1, 1) and module.stride == (1, 1) and module.padding in ((0, 0), "valid") and module.groups == 1
+    return plain and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
