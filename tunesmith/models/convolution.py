@@ -34,7 +34,7 @@ class EvenMean(nn.AdaptiveAvgPool2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
         """The mean."""
         if input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
-            input.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+            input.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
         return super().forward(input)
 
 

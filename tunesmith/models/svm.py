@@ -31,7 +31,8 @@ def fit_svm(
 ) -> Linear:
     """Scores of machines that tell each class from the rest, on features scaled to unit spread.
 
-    Products are made in float32, sums in float64. The intercept is penalised like a weight, as LinearSVC does with intercept_scaling 1. A class without rows gets weights 0.
+    Products are made in float32, sums in float64. The intercept is penalised like a weight, as LinearSVC does with
+    intercept_scaling 1. A class without rows gets weights 0.
 
     Args:
         features_NE: frozen features.
