@@ -22,8 +22,9 @@ from tests.test_cli import call
 from tunesmith.core.errors import DataError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.draft import draft_spec
+from tunesmith.data.label_forms import strata
 from tunesmith.data.label_numbers import suspect_numbers
-from tunesmith.data.numbers import numbers, strata
+from tunesmith.data.numbers import numbers
 from tunesmith.models.linear import Penalty, fit_ridge
 from tunesmith.spec.check import check_spec
 from tunesmith.stages.plan import make_plan

@@ -14,9 +14,9 @@ import polars as pl
 
 from tunesmith.core.records import Finding
 from tunesmith.data.cosine import Nearest
+from tunesmith.data.label_forms import shown_label
 from tunesmith.data.leaks import PAIRS, SCHEMA, leaking
 from tunesmith.data.near import NearDuplicates
-from tunesmith.data.numbers import shown_label
 from tunesmith.spec.schema import Data
 
 EXAMPLES = 20

@@ -11,8 +11,9 @@ from typing import Literal
 import polars as pl
 
 from tunesmith.data.columns import cleaned_label
+from tunesmith.data.label_forms import has_classes, label_text, shown_label, strata
 from tunesmith.data.marked import PROBLEM, followed
-from tunesmith.data.numbers import label_text, shown_label, strata
+from tunesmith.data.relevant import with_text_groups
 from tunesmith.data.spans import ANSWERS, NOWHERE
 from tunesmith.data.targets import kept_text
 
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     SAME_AS_TEXT = "same_as_text"
     OTHER_TARGET = "other_target"
     NO_ANSWER_THERE = "answer_not_in_text"
+    NO_RELEVANT = "no_relevant"
     CONFLICTING_LABELS = "conflicting_labels"
     DUPLICATE = "duplicate"
     IN_OTHER_SPLIT = "in_other_split"
@@ -46,8 +48,9 @@ class Reason(StrEnum):
 EXPLANATIONS: dict[Reason, str] = {
     Reason.EMPTY_TEXT: "The text is empty, or nothing but whitespace and control characters.",
     Reason.EMPTY_LABEL: "There is no label.",
-    Reason.NO_NUMBER: "The label is not a finite number.",
-    Reason.SAME_AS_TEXT: "The target is the text itself, which nobody would have to write.",
+    Reason.NO_NUMBER: "The label, or the relevance of a text, is not a finite number.",
+    Reason.NO_RELEVANT: "No text is relevant to the query.",
+    Reason.SAME_AS_TEXT: "The target is the text itself, which nobody would have to write or to find.",
     Reason.OTHER_TARGET: "The same text with another target appears before, in the same table: the first one stays.",
     Reason.BAD_SPANS: "A span is empty, outside the text, not at its text, over another or through a character; or tags are missing.",
     Reason.NO_ANSWER_THERE: "No answer is in the text at its start, or exactly once elsewhere.",
@@ -125,6 +128,40 @@ def clean_targets(table: pl.DataFrame, *, copies: bool) -> Cleaned:
     return Cleaned(_without(rows, ~first, Reason.DUPLICATE, same, gone), _all(gone), changed)
 
 
+def clean_relevant(table: pl.DataFrame, *, together: bool) -> Cleaned:
+    """One plain table of queries and judged texts, cleaned, with a row for each query; useless judgements leave, each with a reason.
+
+    A text that is judged several times for a query keeps its highest relevance; one that is both relevant and not leaves.
+    `together`: queries for one text get one `group`.
+    """
+    rows = table.with_columns(cleaned_text(pl.col("text")))
+    changed, gone = int((rows["text"] != table["text"].fill_null("")).sum()), list[pl.DataFrame]()
+    rows = _without(rows, pl.col("text") == "", Reason.EMPTY_TEXT, pl.lit(""), gone)
+    rows = _without(rows, pl.col("label").list.len().fill_null(0) == 0, Reason.EMPTY_LABEL, pl.lit(""), gone)
+    text, relevance = (pl.col("label").struct.field(name) for name in ("text", "relevance"))
+    pairs = rows.explode("label", empty_as_null=True).with_columns(_found=cleaned_text(text), _value=relevance)
+    changed += int((pairs["_found"] != pairs["label"].struct.field("text").fill_null("")).sum())
+    pairs = pairs.with_columns(label=pl.concat_list(pl.struct(text="_found", relevance="_value")))
+    pairs = _without(pairs, pl.col("_found") == "", Reason.EMPTY_LABEL, pl.lit(""), gone)
+    pairs = _without(pairs, ~pl.col("_value").is_finite().fill_null(False), Reason.NO_NUMBER, pl.lit(""), gone)
+    pairs = _without(pairs, pl.col("_found") == pl.col("text"), Reason.SAME_AS_TEXT, pl.lit(""), gone)
+    pairs = pairs.insert_column(0, content_ids(pairs))
+    value = pl.col("_value")
+    torn = (value.max().over("id", "_found") > 0) & (value.min().over("id", "_found") <= 0)
+    pairs = _without(pairs, torn, Reason.CONFLICTING_LABELS, pl.lit("relevant and not relevant to one query"), gone)
+    pairs = pairs.with_columns(pl.col("_value").max().over("id", "_found"))
+    first = pl.col("source").first().over("id", "_found")
+    pairs = _without(pairs, ~pl.struct("id", "_found").is_first_distinct(), Reason.DUPLICATE, pl.format("same as {}", first), gone)
+    entry, best_first = pl.struct(text="_found", relevance="_value"), pairs.sort("_value", "_found", descending=[True, False])
+    judged = best_first.group_by("id").agg(entry.alias("label"))
+    once = pairs.drop("label", "_found", "_value").unique("id", keep="first", maintain_order=True)
+    kept = once.join(judged, on="id", maintain_order="left")
+    order = [name for name in ("id", *table.columns) if name in kept.columns]
+    any_relevant = pl.col("label").list.eval(pl.element().struct.field("relevance") > 0).list.any()
+    kept = _without(kept.select(order), ~any_relevant, Reason.NO_RELEVANT, pl.lit(""), gone)
+    return Cleaned(with_text_groups(kept) if together else kept, _all(gone), changed)
+
+
 def clean_across(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
     """Given splits without texts that two of them share: they leave train, then validation; the test stays as it is."""
     kept, gone = dict(splits), list[pl.DataFrame]()
@@ -140,7 +177,7 @@ def without_unknown_labels(splits: Mapping[str, pl.DataFrame]) -> tuple[dict[str
     """Splits whose validation and test rows have only labels that a training row has, and the rows that left."""
     kept, gone = dict(splits), list[pl.DataFrame]()
     known = splits["train"]["label"]
-    if known.dtype.is_numeric() or known.dtype == ANSWERS:
+    if not has_classes(known):
         return kept, _all(gone)
     several = known.dtype == pl.List
     labels = (strata(known).explode(empty_as_null=True) if several else known).drop_nulls().unique().implode()

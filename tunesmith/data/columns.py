@@ -10,11 +10,13 @@ import polars as pl
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.label_forms import LISTS, TEXTS, form_of
 from tunesmith.data.load import SOURCE
-from tunesmith.data.marked import KEPT_BESIDE, SPANS, beside, check_spans, span_columns
-from tunesmith.data.numbers import check_numbers, numbers
+from tunesmith.data.marked import KEPT_BESIDE, beside, span_columns
+from tunesmith.data.numbers import numbers
+from tunesmith.data.relevant import negative_column, ranked_columns
 from tunesmith.data.sources.place import SPLIT_NAMES
-from tunesmith.data.spans import ANSWERS, answer_column, check_answers, context_groups, question_columns
+from tunesmith.data.spans import answer_column, context_groups, question_columns
 from tunesmith.data.targets import source_and_target, target_texts
 from tunesmith.spec.kinds import PAIRED, Kind, kind_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data
@@ -47,7 +49,7 @@ class Columns:
     """The chosen columns and a readable reason for each; `label` is None where none is needed (prediction).
 
     `group`, `moment`, `place` and `annotator` say which rows belong together, when each was made, which split it is for, and
-    who gave its label.
+    who gave its label; `found` and `negative` hold texts that a query should find, and must not.
     """
 
     text: tuple[str, ...]
@@ -58,6 +60,8 @@ class Columns:
     moment: str | None = None
     place: str | None = None
     annotator: str | None = None
+    negative: str | None = None
+    found: str | None = None
 
 
 def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classification") -> Columns:
@@ -68,7 +72,8 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
     """
     names = [name for name in table.columns if name != SOURCE]
     asked = data.label if isinstance(data.label, str) else None  # several label columns are one by now: see consensus.judgements
-    issues = _missing({**dict.fromkeys(data.text or (), "data.text"), **({asked: "data.label"} if asked else {}), **told(data)}, names)
+    named = {**({asked: "data.label"} if asked else {}), **({data.negative: "data.negative"} if data.negative else {})}
+    issues = _missing({**dict.fromkeys(data.text or (), "data.text"), **named, **told(data)}, names)
     if issues:
         raise DataError(issues)
     why: dict[str, str] = {}
@@ -76,6 +81,8 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
     kind = kind_of(task, data.multi_label)
     if kind == "text":
         text, label = source_and_target(free.drop(SOURCE, strict=False), data.text, asked, why)
+    elif kind == "relevant":
+        text, label = ranked_columns(free.drop(SOURCE, strict=False), data.text, asked, why)
     elif kind == "spans":
         tokens, label = span_columns(free, data.text, asked, why)
         text = tokens or _infer_text(free, label, why)
@@ -102,7 +109,10 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
         raise DataError(issues)
     why |= dict.fromkeys(told(data), "named in the spec")
     moment, place = (data.split.column if isinstance(data.split, rule) else None for rule in (ByTime, ByColumn))
-    return Columns(tuple(text), label, kind, why, data.group, moment, place, data.annotator)
+    negative = negative_column([n for n in names if n not in (*text, label)], data.negative) if kind == "relevant" else None
+    if negative:
+        why.setdefault(negative, "named in the spec" if data.negative else "its name says that it is not what a query finds")
+    return Columns(tuple(text), label, kind, why, data.group, moment, place, data.annotator, negative)
 
 
 def require_columns(table: pl.DataFrame, columns: Columns, split: str) -> list[Issue]:
@@ -150,7 +160,7 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
         label = numbers(table[str(columns.label)])
     elif columns.kind == "text":
         label = target_texts(table[str(columns.label)])
-    elif columns.kind in ("answers", "spans"):
+    elif columns.kind in ("answers", "spans", "relevant"):  # read before, with what stands beside them
         label = table[str(columns.label)]
     else:
         label = _label_lists(table, columns, data) if columns.kind == "classes" else _label_texts(table, columns)
@@ -211,12 +221,9 @@ def _places(column: pl.Series) -> pl.Series:
 
 def check_labels(label: pl.Series) -> list[Issue]:
     """Fatal problems of the labels of a whole training table: one class, too many, numbers to regress on; or useless numbers."""
-    if label.dtype.is_numeric():
-        return check_numbers(label)
-    if label.dtype == ANSWERS:
-        return check_answers(label)
-    if label.dtype == SPANS:
-        return check_spans(label)
+    form = form_of(label)
+    if form not in (TEXTS, LISTS):
+        return form.check(label)
     values = label.explode(empty_as_null=True).drop_nulls() if label.dtype == pl.List else label.drop_nulls()
     values = values.filter(values != "")
     classes, rows = values.n_unique(), label.len()

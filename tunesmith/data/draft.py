@@ -20,6 +20,7 @@ from tunesmith.data.load import FORMATS, Loaded
 from tunesmith.data.marked import check_spans, read_spans
 from tunesmith.data.numbers import numbers
 from tunesmith.data.open import OWN_FORMATS, is_database, open_tables, refuse_other_folder
+from tunesmith.data.relevant import check_relevant, read_relevant, speaks_of_ranking
 from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
@@ -122,6 +123,9 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
         return "question-answering", f"the answers in {asked.label} are words of {asked.text[1]}", asked
     if marked := _span_columns(table, hints):
         return "token-classification", f"the column {marked.label} holds {marked.why[str(marked.label)].rpartition('; ')[2]}", marked
+    if ranked := _ranked_columns(table, hints):
+        why = f"a text that each {ranked.text[0]} finds; task: text-ranking reads both together, to rank a few candidates"
+        return "feature-extraction", why, ranked
     if written := _written_columns(table, hints):
         task = task_of(written.text[0], str(written.label))
         return task, f"{written.label} holds a text of its own for each {written.text[0]}", written
@@ -137,6 +141,18 @@ def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]
         return "text-classification", "the label names classes", columns
     why = f"the column {columns.label} holds decimal numbers"
     return ("sentence-similarity", f"two texts, and {why}", columns) if len(columns.text) > 1 else ("text-regression", why, columns)
+
+
+def _ranked_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
+    """Query and text where the names speak of them; else None."""
+    if not speaks_of_ranking(table.columns):
+        return None
+    try:
+        columns = choose_columns(table, hints, "feature-extraction")
+        read = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative)
+    except DataError:
+        return None
+    return None if check_relevant(read[str(columns.label)]) else columns
 
 
 def _written_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
@@ -304,7 +320,7 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
     lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
-    if columns.kind in ("number", "answers", "text"):
+    if columns.kind in ("number", "answers", "text", "relevant"):
         pass
     elif label.dtype == pl.List:
         lines.append("  multi_label: true  # the column holds lists")
@@ -318,7 +334,9 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
         lines.append("  # consensus: majority  # or dawid_skene: one label for each text that several judged")
     elif several := label_columns(table, columns):
         lines.append(f"  # label: {_comment(several[0])}  # {several[1]}: uncomment in place of the label above if each is an annotator's")
-    others = [name for name in table.columns if name not in (*columns.text, columns.label, "__source__")]
+    if columns.negative:
+        lines.append(f"  negative: {_quoted(columns.negative)}  # {_comment(columns.why[columns.negative])}")
+    others = [name for name in table.columns if name not in (*columns.text, columns.label, columns.negative, "__source__")]
     if others:
         lines.append(f"  # not used: {_comment(', '.join(others))}")
     return lines

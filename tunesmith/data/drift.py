@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tunesmith.data.label_forms import strata
 from tunesmith.data.marked import SPANS
-from tunesmith.data.numbers import strata
 
 Floats = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ import polars as pl
 
 from tunesmith.core.seeding import seed_for
 from tunesmith.data.clean import in_order, without_near_duplicates
+from tunesmith.data.label_forms import has_classes, strata
 from tunesmith.data.marked import SPANS
 from tunesmith.data.near import near_duplicates, whole_text
-from tunesmith.data.numbers import has_classes, strata
 from tunesmith.data.profile import label_counts
 from tunesmith.data.split import Shares, Units, folds, split, split_by_time, time_folds, units_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data, Spec

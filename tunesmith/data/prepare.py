@@ -19,7 +19,9 @@ from tunesmith.data.clean import (
     by_place,
     clean,
     clean_across,
+    clean_relevant,
     clean_targets,
+    cleaned_text,
     empty_dropped,
     in_order,
     without_moment,
@@ -35,13 +37,14 @@ from tunesmith.data.marked import read_spans
 from tunesmith.data.near import NearDuplicates, near_duplicates, whole_text
 from tunesmith.data.open import Source, open_tables, source_hashes
 from tunesmith.data.profile import Story, findings, label_counts, pointers, profile
+from tunesmith.data.relevant import corpus_of, read_relevant, refuse_unread
 from tunesmith.data.spans import read_answers
 from tunesmith.data.split import Shares, Split, split, split_by_time, units_of
 from tunesmith.data.survey import survey
 from tunesmith.data.targets import check_targets
 from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
-from tunesmith.spec.kinds import NEVER_COPIES, OF_CLASSES
+from tunesmith.spec.kinds import NEVER_COPIES, OF_CLASSES, UNSTRATIFIED
 from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
 
@@ -59,6 +62,7 @@ class Prepared:
     issues: list[Issue]
     search: Searched
     consensus: pl.DataFrame | None
+    corpus: pl.DataFrame | None
 
     @property
     def is_pair(self) -> bool:
@@ -78,7 +82,7 @@ def prepare(spec: Spec) -> Prepared:
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
     del loaded
-    writes = spec.kind == "text"
+    writes, plain = spec.kind == "text", spec.kind in ("text", "answers", "relevant")
     _refuse_labels(tables["train"]["label"], writes)
     made = uniform(tables, spec.data, spec.kind)
     agreed = agree(made.tables, spec.data)
@@ -101,6 +105,7 @@ def prepare(spec: Spec) -> Prepared:
     grouped = group_warnings(kept["train"]) if spec.data.group else []  # groups of questions about one text were not asked for
     warnings += [*unnamed, *placed, *agreed.issues, *_warnings(splits, cleaned, parts, classes=not writes), *grouped, *decided.issues]
     labels = [] if writes else sorted(label_counts(splits["train"]["label"]))
+    corpus = _corpus(splits, columns, spec.data) if spec.kind == "relevant" else None
     story = Story(
         files,
         columns,
@@ -111,11 +116,13 @@ def prepare(spec: Spec) -> Prepared:
         text_part(searched := _searched(kept, splits, near), spec.data),
         decided.told,
         made,
-        survey({name: rows.drop("label") for name, rows in splits.items()} if writes or spec.kind == "answers" else splits),
+        survey({name: rows.drop("label") for name, rows in splits.items()} if plain else splits),
         sources,
         agreed.told,
     )
     content = profile(splits, dropped, labels, story)
+    if corpus is not None:
+        content["corpus"] = len(corpus)
     return Prepared(
         **splits,
         dropped=dropped,
@@ -125,6 +132,7 @@ def prepare(spec: Spec) -> Prepared:
         issues=warnings,
         search=searched,
         consensus=agreed.consensus,
+        corpus=corpus,
     )
 
 
@@ -148,6 +156,8 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
     artefact = stage.write_text("data/profile.json", json.dumps(prepared.profile, ensure_ascii=False, indent=1) + "\n")
     where = pointers(prepared.profile)
     stage.write("data/alike.parquet", prepared.search.leaks.write_parquet)
+    if prepared.corpus is not None:
+        stage.write("data/corpus.parquet", prepared.corpus.write_parquet)
     if prepared.consensus is not None:
         stage.write("data/consensus.parquet", prepared.consensus.write_parquet)
     stage.find(*(replace(finding, artefact=replace(artefact, pointer=where[finding.id])) for finding in prepared.findings))
@@ -155,7 +165,7 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
 
 def input_hashes(data: Data) -> dict[str, str]:
     """SHA-256 of all that the spec's data paths name (see `source_hashes`): what the prepare stage depends on besides the spec."""
-    patterns = [pattern for patterns in (data.train, data.validation, data.test) for pattern in patterns or ()]
+    patterns = [pattern for patterns in (data.train, data.validation, data.test, data.corpus) for pattern in patterns or ()]
     reviewed = {path: sha256_file(Path(path)) for pattern in data.decisions or () for path in matching_files(pattern)}
     return {**source_hashes(patterns), **reviewed}
 
@@ -188,15 +198,33 @@ def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl
     for name in tables if columns.kind == "answers" else ():
         tables[name], more = read_answers(tables[name], (columns.text[1], str(columns.label)), data.answer_start, f"data.{name}")
         told += more
+    for name in tables if columns.kind == "relevant" else ():
+        tables[name] = read_relevant(tables[name], columns.text, str(columns.label), columns.negative)
     for name in tables if columns.kind == "spans" else ():
         tables[name], warned = read_spans(tables[name], (columns.text[0], str(columns.label)), columns.why)
         told += warned
+    if columns.kind == "relevant":  # what was in a second column of texts is in the label by now
+        columns = replace(columns, text=columns.text[:1], found=columns.text[1] if len(columns.text) > 1 else columns.label)
     return columns, {name: plain_table(table, columns, data) for name, table in tables.items()}, told
+
+
+def _corpus(splits: dict[str, pl.DataFrame], columns: Columns, data: Data) -> pl.DataFrame:
+    """Every text that a query can find: those of the splits, and those of the tables that the spec names."""
+    further: list[str] = []
+    if data.corpus is not None:
+        table = open_tables(data.corpus, data, tasks=("text-ranking",))[0].table
+        names = [str(columns.found), "text", "passage", "document", "item", *table.columns]
+        texts = table[next(name for name in names if name in table.columns)].cast(pl.String)
+        refuse_unread(texts, "data.corpus")
+        further = texts.to_frame("text").select(cleaned_text(pl.col("text"))).to_series().to_list()
+    return corpus_of([rows["label"] for rows in splits.values()], further)
 
 
 def _cleaned(table: pl.DataFrame, spec: Spec) -> Cleaned:
     if spec.kind == "text":
         return clean_targets(table, copies=spec.task not in NEVER_COPIES)
+    if spec.kind == "relevant":
+        return clean_relevant(table, together=spec.data.contexts == "together")
     return clean(table, spec.data.on_conflict)
 
 
@@ -214,7 +242,7 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
     if isinstance(data.split, ByTime):
         parts = split_by_time(train, units, train["moment"].to_numpy(), shares)
     else:
-        parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random) and spec.kind != "text")
+        parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random) and spec.kind not in UNSTRATIFIED)
     parts = replace(parts, validation=kept.get("validation", parts.validation), test=kept.get("test", parts.test))
     if clusters_N is None or data.near_duplicates is None or data.near_duplicates.in_train == "keep":
         return parts, empty_dropped()

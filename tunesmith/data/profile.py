@@ -12,9 +12,11 @@ from tunesmith.core.records import Finding, Issue
 from tunesmith.data.clean import EXPLANATIONS, SPLITS, Reason
 from tunesmith.data.columns import Columns
 from tunesmith.data.consensus import agreement_findings
+from tunesmith.data.label_forms import has_classes
 from tunesmith.data.load import FileRecord
 from tunesmith.data.marked import SPANS
-from tunesmith.data.numbers import described, has_classes
+from tunesmith.data.numbers import described
+from tunesmith.data.relevant import described as described_relevant
 from tunesmith.data.spans import described as described_answers
 from tunesmith.data.split import Split
 from tunesmith.data.targets import told_targets
@@ -37,6 +39,7 @@ TARGETS = {
     "max": "the longest target",
     "same": "targets that are the text itself",
 }
+JUDGED = {"relevant": "texts that are relevant to a query", "wrong": "texts that were judged not relevant to a query"}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -67,6 +70,7 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "columns": {
             "text": list(story.columns.text),
             "label": story.columns.label,
+            "found": story.columns.found,
             "kind": story.columns.kind,
             "why": story.columns.why,
         },
@@ -100,6 +104,8 @@ def profile(splits: Mapping[str, pl.DataFrame], dropped: pl.DataFrame, labels: l
         "numbers": {name: described(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "number" else None,
         "answers": {name: described_answers(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "answers" else None,
         "contexts": splits["train"]["text_pair"].n_unique() if story.columns.kind == "answers" else None,
+        "relevant": {name: described_relevant(splits[name]["label"]) for name in SPLITS} if story.columns.kind == "relevant" else None,
+        "corpus": None,
         "targets": {name: told_targets(splits[name]) for name in SPLITS} if story.columns.kind == "text" else None,
         "characters": {name: _lengths(splits[name]) for name in SPLITS},
         "examples": _examples(splits["train"]),
@@ -176,6 +182,11 @@ def _label_findings(profile: Mapping[str, Any]) -> list[Finding]:
             claim = f"questions of the {SPLIT_NAMES[split]} split whose text holds no answer"
             out.append(_count(f"data/without_answer/{split}", claim, told["without"], "rows", told["rows"]))
         return [*out, _count("data/contexts", "different texts that the training questions are about", profile["contexts"], "texts")]
+    if profile["relevant"]:
+        for split, told in profile["relevant"].items():
+            for key, words in JUDGED.items():
+                out.append(_count(f"data/{key}/{split}", f"{words}, {SPLIT_NAMES[split]} split", told[key], "pairs", told["rows"]))
+        return [*out, _count("data/corpus", "different texts that queries are ranked against", profile["corpus"], "texts")]
     if profile["targets"]:
         for split, told in profile["targets"].items():
             for key in (key for key in TARGETS if told[key] is not None):
@@ -200,6 +211,7 @@ def pointers(profile: Mapping[str, Any]) -> dict[str, str]:
     where |= {"data/classes": "/class_count", "data/warnings": "/warning_count"}
     where |= {f"data/numbers/{s}/{name}": f"/numbers/{s}/{name}" for s, told in (profile["numbers"] or {}).items() for name in told}
     where |= {f"data/without_answer/{s}": f"/answers/{s}/without" for s in profile["answers"] or {}} | {"data/contexts": "/contexts"}
+    where |= {f"data/{key}/{s}": f"/relevant/{s}/{key}" for s in profile["relevant"] or {} for key in JUDGED} | {"data/corpus": "/corpus"}
     where |= {f"data/targets/{s}/{key}": f"/targets/{s}/{key}" for s in profile["targets"] or {} for key in TARGETS}
     where |= {
         "data/split/moved": "/split/moved",

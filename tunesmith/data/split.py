@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 
 from tunesmith.core.seeding import unit_interval
+from tunesmith.data.label_forms import has_classes, strata
 from tunesmith.data.near import connected
-from tunesmith.data.numbers import has_classes, strata
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

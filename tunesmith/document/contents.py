@@ -13,6 +13,7 @@ import yaml
 
 from tunesmith.core.records import Artefact, Finding
 from tunesmith.core.rundir import RunDir
+from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.kinds import Kind, kind_of
 
 STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate", "crossvalidate")
@@ -79,12 +80,7 @@ class Contents:
     @property
     def metric(self) -> str:
         """The metric that leads the documents."""
-        return str(
-            self.setting("evaluate.metric")
-            or {"class": "accuracy", "classes": "micro_f1", "number": "spearman", "answers": "f1", "text": "chrf", "spans": "span_f1"}[
-                self.kind
-            ]
-        )
+        return str(self.setting("evaluate.metric") or next(iter(metrics_for(self.kind))))
 
     @property
     def baselines(self) -> list[str]:

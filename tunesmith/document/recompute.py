@@ -26,6 +26,7 @@ PROBABILITY_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-9
 SPAN_TOLERANCE = 1e-3
 MARGIN_TOLERANCE = 1e-3
+SCORE_OF_A_TEXT = 1e-3
 STORED_TOLERANCE = 1e-6
 FOLDED = f"predictions/{FOLDS}.parquet"
 PREDICTED = ("validation", "test")
@@ -232,6 +233,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
     if "candidates" in stored.columns:
         yield _same_answers(stored, again, what)
         return
+    if "ranks" in stored.columns:
+        yield _same_ranks(stored, again, what)
+        return
     if "finished" in stored.columns:
         yield _same_texts(stored, again, what)
         return
@@ -275,6 +279,21 @@ def _same_texts(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
         return Check(2, what, "mismatch", f"{len(wrong)} of {len(stored)} rows have another text, first {wrong['id'][0]}")
     ties = f"; {len(other)} others hang on less than {MARGIN_TOLERANCE:g} between two tokens" if len(other) else ""
     return Check(2, what, "verified", f"{len(stored) - len(other)} of {len(stored)} rows, the same texts{ties}")
+
+
+def _same_ranks(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Scores of relevant texts against those of the weights; ranks may differ in a query in a hundred, where scores are equal but for rounding."""
+    before, now = (table["scores"].explode(empty_as_null=True).fill_null(float("nan")).to_numpy() for table in (stored, again))
+    if before.shape != now.shape or not np.array_equal(np.isnan(before), np.isnan(now)):
+        return Check(2, what, "mismatch", "the weights find other relevant texts")
+    largest = float(np.nanmax(np.abs(before - now), initial=0.0))
+    if largest > SCORE_OF_A_TEXT:
+        return Check(2, what, "mismatch", f"scores of relevant texts differ by up to {largest:.3g}")
+    other = int((stored["ranks"] != again["ranks"]).sum())
+    if other > max(len(stored) // 100, 1):
+        return Check(2, what, "mismatch", f"{other} of {len(stored)} queries find their texts at other ranks")
+    ties = f"; {other} queries with other ranks" if other else ""
+    return Check(2, what, "verified", f"{len(stored)} queries, scores agree within {SCORE_OF_A_TEXT:g} (largest {largest:.2g}){ties}")
 
 
 def _same_numbers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.core.rundir import RunDir
@@ -11,9 +13,10 @@ from tunesmith.document.answers import told_answers
 from tunesmith.document.claims import Claims, html_document
 from tunesmith.document.contents import PREDICTIONS, Contents
 from tunesmith.document.marks import told_spans
+from tunesmith.document.ranked import told_rankings
 from tunesmith.document.templating import rendered
 from tunesmith.document.written import told_texts
-from tunesmith.spec.kinds import OF_CLASSES
+from tunesmith.spec.kinds import OF_CLASSES, Kind
 
 WORST_CLASSES = 15
 MATRIX_CLASSES = 12
@@ -63,6 +66,7 @@ def _view(contents: Contents) -> dict[str, Any]:
     return {
         **_data_view(contents),
         "predictions": PREDICTIONS,
+        "section": SECTIONS[contents.kind],
         "headline": story.headline(contents),
         "folded": story.folded(contents),
         "spans": _spans(contents),
@@ -81,13 +85,29 @@ def _view(contents: Contents) -> dict[str, Any]:
 
 def _outcome(contents: Contents) -> dict[str, Any]:
     """What the sections about right and wrong predictions walk over, by the kind of labels."""
-    if contents.kind == "answers":
-        return told_answers(contents)
-    if contents.kind == "spans":
-        return told_spans(contents)
-    if contents.kind == "text":
-        return told_texts(contents)
-    return _confusion(contents) if contents.kind in OF_CLASSES else _numbers(contents)
+    return SECTIONS[contents.kind].told(contents)
+
+
+@dataclass(frozen=True)
+class Section:
+    """The section about what is right and wrong: its anchor and title in the contents, what it walks over, its template, and that of mistakes."""
+
+    anchor: str
+    title: str
+    told: Callable[[Contents], dict[str, Any]]
+    template: str
+    mistakes: str
+
+
+SECTIONS: dict[Kind, Section] = {
+    "class": (classes := Section("calibration", "Calibration", lambda contents: _confusion(contents), "confusion.html", "mistakes.html")),
+    "classes": classes,
+    "number": Section("numbers", "Numbers", lambda contents: _numbers(contents), "numbers.html", "mistakes.html"),
+    "answers": Section("answers", "Questions", told_answers, "answers.html", "answer_mistakes.html"),
+    "text": Section("written", "Texts written", told_texts, "written.html", "written_mistakes.html"),
+    "spans": Section("classes", "Types", told_spans, "spans.html", "span_mistakes.html"),
+    "relevant": Section("ranked", "Places", told_rankings, "ranked.html", "ranked_mistakes.html"),
+}
 
 
 def _spans(contents: Contents) -> dict[str, Any] | None:

@@ -73,6 +73,9 @@ def _data(contents: Contents) -> list[Row]:
     elif contents.kind == "text":
         half, most = (_shown(contents, f"data/targets/train/{end}", "count")[0] for end in ("p50", "max"))
         rows.append(Row("data", "targets", f"{half} characters", f"half of them at most; the longest {most}"))
+    elif contents.kind == "relevant":
+        texts, pairs = (_shown(contents, f"data/{name}", "count")[0] for name in ("corpus", "relevant/train"))
+        rows.append(Row("data", "texts to find", texts, f"{pairs} training pairs of a query and a relevant text"))
     elif contents.kind == "spans":
         rows.append(Row("data", "types of spans", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     elif contents.kind in OF_CLASSES:

@@ -55,8 +55,38 @@ METRICS |= {
     "overlap_f1": Metric("overlap F1", "F1 where overlapping a span of the right type is enough"),
 }
 
+METRICS |= {
+    "ndcg_at_10": Metric("nDCG@10", "how far up relevant texts stand among the first ten, of the best that there could be"),
+    "mrr_at_10": Metric("MRR@10", "one divided by the place of the first relevant text, averaged over queries; nought after the tenth"),
+    "recall_at_1": Metric("recall@1", "share of the relevant texts that stand first"),
+    "recall_at_5": Metric("recall@5", "share of the relevant texts that are among the first five"),
+    "recall_at_10": Metric("recall@10", "share of the relevant texts that are among the first ten"),
+    "map": Metric("mean average precision", "share of relevant texts down to each relevant one, averaged over these and over queries"),
+}
+
 APART = ("has_answer_f1", "has_answer_exact", "no_answer_accuracy")
 """Metrics that tell questions with an answer from those without."""
+
+QUESTIONS = {
+    "sentence-similarity": "How alike are two texts, as a number?",
+    "translation": "How is a text said in another language?",
+    "summarization": "What does a long text say, in short?",
+    "text2text-generation": "Which text is to be written for a text?",
+    "question-answering": "Which words of a text answer a question?",
+    "feature-extraction": "Which texts does a query find, by vectors of both?",
+    "text-ranking": "Which of a few texts are most relevant to a query?",
+}
+"""What a run asks, for tasks whose question holds no number."""
+ANSWERS = {
+    "sentence-similarity": "Tells how alike two texts are, as a number.",
+    "translation": "Says a text in another language.",
+    "summarization": "Says in short what a long text says.",
+    "text2text-generation": "Writes a text for a text.",
+    "question-answering": "Tells which words of a text answer a question.",
+    "feature-extraction": "Makes a vector of a text, so that a query is near the texts that are relevant to it.",
+    "text-ranking": "Tells how relevant a text is to a query.",
+}
+"""What a model does, for these tasks."""
 
 BASELINES = {
     "majority": "always answering the most frequent class",
@@ -68,6 +98,7 @@ OTHER_BASELINES: dict[str, dict[str, str]] = {
     "answers": {"majority": "always giving the most frequent answer, or none", "lexical": "giving the sentence most like the question"},
     "spans": {"dictionary": "finding the spans of the training rows again", "features": "logistic regression on frozen states of words"},
 }
+OTHER_BASELINES["relevant"] = {"lexical": "ranking by shared words, as BM25 does", "features": "cosines of the untrained network"}
 OTHER_BASELINES["text"] = {"copy": "writing the text itself", "retrieval": "the target of the most similar training row"}
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
 OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {
@@ -75,6 +106,7 @@ OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {
     "answers": {"majority": "most frequent answer", "lexical": "nearest sentence"},
     "spans": {"dictionary": "spans of training rows", "features": "frozen states"},
 }
+OTHER_BASELINE_NAMES["relevant"] = {"lexical": "shared words", "features": "untrained vectors"}
 OTHER_BASELINE_NAMES["text"] = {"copy": "the text itself", "retrieval": "nearest training row"}
 NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
            "deviation": "standard deviation"}  # fmt: skip

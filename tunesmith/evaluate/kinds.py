@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from tunesmith.evaluate.answers import answers_from_table
 from tunesmith.evaluate.metrics import Answered
 from tunesmith.evaluate.numbers import numbers_from_table
+from tunesmith.evaluate.ranked import ranked_from_table
 from tunesmith.evaluate.replies import replies_from_table
 from tunesmith.evaluate.spans import spans_from_table
 from tunesmith.evaluate.texts import texts_from_table
@@ -21,10 +22,8 @@ def answered(predictions: pl.DataFrame, kind: Kind, labels: Sequence[str]) -> An
     Raises:
         RunError: the table does not fit the kind and its classes, or holds no finite numbers.
     """
-    if kind == "text":
-        return texts_from_table(predictions)
-    if kind == "spans":
-        return spans_from_table(predictions, labels)
-    if kind == "answers":
-        return replies_from_table(predictions)
-    return numbers_from_table(predictions) if kind == "number" else answers_from_table(predictions, labels)
+    read: dict[Kind, Callable[[pl.DataFrame], Answered]] = {
+        "text": texts_from_table, "answers": replies_from_table, "number": numbers_from_table, "relevant": ranked_from_table,
+        "spans": lambda table: spans_from_table(table, labels),
+    }  # fmt: skip
+    return read[kind](predictions) if kind in read else answers_from_table(predictions, labels)

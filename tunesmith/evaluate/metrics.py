@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from_arrays
 from tunesmith.evaluate.numbers import Numbers, ranks, weighted_correlation
+from tunesmith.evaluate.ranked import Ranked
 from tunesmith.evaluate.replies import Replies
 from tunesmith.evaluate.sample import Answered as Answered
 from tunesmith.evaluate.sample import Metric as Metric
@@ -50,6 +51,8 @@ def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: 
     if kind == "answers":
         said = [None if text is None else str(text) for text in scores.tolist()]
         return float("nan") if None in said else METRICS[kind][name].value(Replies(targets.tolist(), [text or "" for text in said]))
+    if kind == "relevant":
+        return METRICS[kind][name].value(Ranked(targets.tolist(), scores))
     if not np.isfinite(scores).all():
         return float("nan")
     if kind == "number":
@@ -144,6 +147,10 @@ def _overlap_f1(sample: Sample) -> Floats:
     precision_R = ratio((sample.weights_RN @ sample.answers.touching).sum(1), said_R)
     recall_R = ratio((sample.weights_RN @ sample.answers.found).sum(1), true_R)
     return np.where(true_R + said_R > 0, ratio(2 * precision_R * recall_R, precision_R + recall_R), np.nan)
+
+
+def _recall(sample: Sample, depth: int) -> Floats:
+    return sample.mean(sample.answers.recall_N(depth))
 
 
 def _spearman(sample: Sample) -> Floats:
@@ -306,6 +313,19 @@ OVERLAP_F1 = Metric(
     _overlap_f1, undefined=NO_SPANS,
 )  # fmt: skip
 SPANS = _by_name(SPAN_F1, SPAN_PRECISION, SPAN_RECALL, MACRO_SPAN_F1, OVERLAP_F1)
+RECALLS = tuple(
+    Metric(f"recall_at_{depth}", f"Recall@{depth}", f"Share of the relevant texts that are among the first {depth}, averaged over queries.",
+           partial(_recall, depth=depth)) for depth in (1, 5, 10)
+)  # fmt: skip
+RELEVANT = _by_name(
+    Metric("ndcg_at_10", "nDCG@10", "Gain of the first ten places, of the best that there could be; averaged over queries.",
+           lambda sample: sample.mean(sample.answers.ndcg_N)),
+    Metric("mrr_at_10", "MRR@10", "One divided by the place of the first relevant text, nought after the tenth; averaged over queries.",
+           lambda sample: sample.mean(sample.answers.reciprocal_N)),
+    *RECALLS,
+    Metric("map", "MAP", "Share of relevant texts down to each relevant one, averaged over these and over queries.",
+           lambda sample: sample.mean(sample.answers.average_precision_N)),
+)  # fmt: skip
 METRICS: dict[Kind, dict[str, Metric]] = {
-    "class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS,
+    "class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS, "relevant": RELEVANT,
 }  # fmt: skip

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids
 from tunesmith.evaluate.numbers import Numbers
+from tunesmith.evaluate.ranked import Ranked
 from tunesmith.evaluate.replies import Replies
 from tunesmith.evaluate.spans import Spans
 from tunesmith.evaluate.texts import Texts
@@ -89,7 +90,7 @@ class Sample:
 
 
 Statistic = Callable[[Sample], Floats]
-Answered = Answers | Numbers | Replies | Spans | Texts
+Answered = Answers | Numbers | Ranked | Replies | Spans | Texts
 """Labels and predictions of some rows."""
 
 

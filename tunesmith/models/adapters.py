@@ -15,7 +15,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
-from tunesmith.models.anatomy import dissect, running_blocks, writes
+from tunesmith.models.anatomy import dissect, has_head, running_blocks, writes
 from tunesmith.models.load import quiet
 from tunesmith.models.quantized import is_quantized, merged_from_4_bits
 from tunesmith.spec.schema import IA3, Lora, Prompts
@@ -33,7 +33,7 @@ def add_lora(model: Any, strategy: Lora) -> Any:
     Raises:
         ModelError: a target is no module of the blocks, or `top` is more blocks than there are.
     """
-    from peft import LoraConfig, TaskType  # seconds to import: only these strategies pay
+    from peft import LoraConfig  # seconds to import: only these strategies pay
 
     linear = _linear_layers(model, strategy.top)
     names = {name.split(".")[-1] for name in linear}
@@ -42,7 +42,7 @@ def add_lora(model: Any, strategy: Lora) -> Any:
         missing = ", ".join(sorted(wanted - names)) or str(strategy.targets)
         raise ModelError(Issue("strategy.targets", f"must name modules of the blocks: {', '.join(sorted(names))}", missing))
     return _wrapped(model, LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS,
+        task_type=_task_type(model),
         r=strategy.rank,
         lora_alpha=strategy.alpha,
         lora_dropout=strategy.dropout,
@@ -59,7 +59,7 @@ def add_ia3(model: Any, strategy: IA3) -> Any:
     Raises:
         ModelError: no such layers are known in the model, or `top` is more blocks than there are.
     """
-    from peft import IA3Config, TaskType
+    from peft import IA3Config
 
     linear = _linear_layers(model, strategy.top)
     scaled = [name for name in linear if name.split(".")[-1] in KEYS_AND_VALUES]
@@ -68,7 +68,7 @@ def add_ia3(model: Any, strategy: IA3) -> Any:
         found = f"{type(model).__name__}, whose layers are {', '.join(sorted({name.split('.')[-1] for name in linear}))}"
         raise ModelError(Issue("strategy.kind", "must find keys, values and feed-forward layers", found, "Use strategy {kind: lora}."))
     return _wrapped(model, IA3Config(
-        task_type=TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS,
+        task_type=_task_type(model),
         target_modules=[*scaled, *narrowing],
         feedforward_modules=narrowing,
         modules_to_save=_head_modules(model),
@@ -148,10 +148,17 @@ def _linear_layers(model: Any, top: int | None) -> dict[str, tuple[int, int]]:
     return sizes
 
 
+def _task_type(model: Any) -> Any:
+    """What PEFT calls a model that writes, one without a head, and all others."""
+    from peft import TaskType
+
+    return TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS if has_head(model) else TaskType.FEATURE_EXTRACTION
+
+
 def _head_modules(model: Any) -> list[str]:
     """Names of the modules after the blocks: they are trained whole, not adapted."""
-    if writes(model):
-        return []  # its output layer is pretrained
+    if writes(model) or not has_head(model):
+        return []  # its output layer is pretrained, or it has none
     inner = model.base_model_prefix + "."
     return sorted({name.removeprefix(inner).split(".")[0] for name in dissect(model).head})
 

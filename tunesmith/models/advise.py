@@ -11,6 +11,7 @@ import polars as pl
 
 from tunesmith.core.records import Finding
 from tunesmith.data.profile import label_counts
+from tunesmith.data.relevant import judged_share
 from tunesmith.models.load import max_length
 from tunesmith.spec.defaults import Facts
 from tunesmith.tasks.base import Task
@@ -41,7 +42,8 @@ class Lengths:
 def token_lengths(task: Task, train: pl.DataFrame, processor: Any, limit: int) -> Lengths:
     """Lengths up to `limit` tokens of at most 5,000 training rows, the first by content hash."""
     sample = train.sort("id").head(SAMPLE_ROWS)
-    lengths = task.encode(sample.drop("label"), processor, limit).lengths
+    pairs = task.kind == "relevant"  # queries alone are shorter than the texts that they find
+    lengths = (task.training(sample, processor, limit) if pairs else task.encode(sample.drop("label"), processor, limit)).lengths
     return Lengths(int(np.percentile(lengths, 50)), int(np.percentile(lengths, 99)), max(lengths), len(lengths))
 
 
@@ -53,6 +55,8 @@ def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, confi
     fewest = min((tested.get(label, 0) for label in classes), default=len(splits["test"]))
     rows = sum(map(len, splits.values()))
     facts = Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"]))
+    if task.kind == "relevant":
+        facts = replace(facts, judged=judged_share(splits["train"]["label"]))
     if isinstance(task, TextToText):
         written = [len(tokens) for tokens in task.target_tokens(splits["train"].sort("id").head(SAMPLE_ROWS), processor)]
         facts = replace(facts, targets_p99=int(np.percentile(written, 99)))

@@ -84,6 +84,11 @@ def encoder_depth(model: nn.Module) -> int:
     return sum(name.rpartition(".")[0] == first for name, _ in blocks)
 
 
+def has_head(model: Any) -> bool:
+    """False for a network that ends in hidden states; true for one with an output layer."""
+    return getattr(model, "base_model", None) is not model
+
+
 def writes(model: Any) -> bool:
     """True for an encoder with a decoder whose output layer says words."""
     return bool(model.config.is_encoder_decoder and model.can_generate())
@@ -162,7 +167,7 @@ def output_layer(model: nn.Module, outputs: int) -> tuple[str, nn.Linear]:
 def bert_like_encoder(model: Any) -> Any | None:
     """The encoder whose `layer` list holds BERT-shaped blocks (BERT, RoBERTa, …) of a classifier that reads the first token."""
     base = getattr(model, "base_model", None)
-    encoder = getattr(base, "encoder", None)
+    encoder = None if base is model else getattr(base, "encoder", None)
     layers: Sequence[Any] = getattr(encoder, "layer", ())
     shape = ("attention", "intermediate", "output")
     is_bert = (

@@ -56,7 +56,7 @@ def set_head(model: Any, linear: Linear) -> None:
 
 def in_units(task: Any, model: Any) -> Any:
     """The task whose unit of numbers the model's head can have: without a bias it cannot take the mean off."""
-    if isinstance(task, TextRegression) and not has_bias(model):
+    if isinstance(task, TextRegression) and task.has_head and not has_bias(model):
         return type(task)(pair=task.pair, scale=replace(task.scale, mean=0.0))
     return task
 

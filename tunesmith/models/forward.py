@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.batches import length_batches
-from tunesmith.models.anatomy import output_layer, writes
+from tunesmith.models.anatomy import has_head, output_layer, writes
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
 BATCH_ROWS, PICTURE_ROWS = 64, 32
@@ -48,6 +48,8 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
     """Features of all rows from one pass, in the order of the rows."""
     if writes(model):
         return _encoder_features(model, task, encoding, watch)
+    if not has_head(model):
+        return _headless_features(model, task, encoding, watch)
     heads: list[Part] = []
     means: list[Part] = []
     seen: list[Tensor] = []
@@ -74,6 +76,17 @@ def _encoder_features(model: Any, task: Task, encoding: Encoding, watch: Watch |
             hidden_BTE = model(**batch, decoder_input_ids=start_B1).encoder_last_hidden_state.float()
             mask_BT1 = batch["attention_mask"].unsqueeze(-1)
             means.append((numbers, ((hidden_BTE * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu()))
+    mean_NE = _in_order(means)
+    return Frozen(mean_NE.new_zeros(len(mean_NE), 0), mean_NE)
+
+
+def _headless_features(model: Any, task: Task, encoding: Encoding, watch: Watch | None) -> Frozen:
+    """For a network that ends in states: their mean over the tokens of a row, beside each other where a row has several texts."""
+    means = list[Part]()
+    with _inference(model):
+        for numbers, batch in _batches(model, task, encoding, watch):
+            hidden_PTE, mask_PT1 = model(**batch).last_hidden_state.float(), batch["attention_mask"].unsqueeze(-1)
+            means.append((numbers, ((hidden_PTE * mask_PT1).sum(1) / mask_PT1.sum(1)).reshape(len(numbers), -1).cpu()))
     mean_NE = _in_order(means)
     return Frozen(mean_NE.new_zeros(len(mean_NE), 0), mean_NE)
 

@@ -53,6 +53,12 @@ def public_id(model: Model) -> str:
     return Path(model.name).name if Path(model.name).is_dir() else model.name
 
 
+def is_embedder(model: Model) -> bool:
+    """True for a model that was made to embed sentences: its folder is one of sentence-transformers, or its hub id begins with that."""
+    path = model_path(model)
+    return (Path(path) / "modules.json").is_file() or path.startswith("sentence-transformers/")
+
+
 def load_processor(model: Model) -> Any:
     """The tokenizer of a model, always a fast one with a pad token."""
     from transformers import AutoTokenizer

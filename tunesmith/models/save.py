@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,23 @@ def _save_prompts(model: Any, folder: Path) -> None:
     model.active_peft_config.base_model_name_or_path = str((folder / BASE).absolute())
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
+
+
+def save_pooling(folder: Path, pooling: str, width: int, max_length: int) -> list[str]:
+    """Write beside a network what sentence-transformers needs to make the same vectors of it; gives the files' paths inside `folder`."""
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [{"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(parts)]
+    modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
+    written = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": width, **modes},
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine"},
+    }
+    for name, content in written.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return list(written)
 
 
 def learned_weights(folder: Path) -> tuple[Path, Path]:

@@ -24,7 +24,7 @@ from tunesmith.models.attention import attend_plainly, attend_quickly, quick_att
 from tunesmith.models.convolution import convolve_quickly
 from tunesmith.models.dropout import QuickDropout
 from tunesmith.models.half import COPIES, halved
-from tunesmith.tasks.base import Encoding
+from tunesmith.tasks.base import PARTS, Encoded, Encoding, parts_of
 
 
 class Shortcuts:
@@ -87,7 +87,7 @@ def _change_class(model: nn.Module, before: type[nn.Module], after: type[nn.Modu
 
 
 def _tokens(encodings: Sequence[Encoding]) -> set[int]:
-    return {token for encoding in encodings for row in encoding.rows for token in (*row["input_ids"], row["pad"])}
+    return {token for encoding in encodings for text in parts_of(encoding.rows) for token in (*text["input_ids"], text["pad"])}
 
 
 class CompactVocabulary:
@@ -113,7 +113,14 @@ class CompactVocabulary:
     def shorten(self, encoding: Encoding) -> Encoding:
         """The rows with token ids as rows of the compact matrix."""
         lookup = {int(token): number for number, token in enumerate(self.ids_V)}
-        rows = [{**row, "input_ids": [lookup[t] for t in row["input_ids"]], "pad": lookup[row["pad"]]} for row in encoding.rows]
+        made: dict[int, Encoded] = {}  # a text that many rows share stays one
+
+        def short(text: Encoded) -> Encoded:
+            if id(text) not in made:
+                made[id(text)] = {**text, "input_ids": [lookup[t] for t in text["input_ids"]], "pad": lookup[text["pad"]]}
+            return made[id(text)]
+
+        rows = [{**row, PARTS: [short(text) for text in row[PARTS]]} if PARTS in row else short(row) for row in encoding.rows]
         return replace(encoding, rows=rows)
 
     @torch.no_grad()

@@ -117,9 +117,13 @@ def find_cut(model: Any, inputs: Batch, depth: int) -> Cut:
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The logits of a model's answer; those of starts and ends (…, 2) where it marks spans."""
+    """The logits of a model's answer; those of starts and ends (…, 2) where it marks spans; the last states where it has no head."""
     found = outputs if isinstance(outputs, Mapping) else vars(outputs)
-    return torch.as_tensor(found["logits"]) if "logits" in found else torch.stack([found["start_logits"], found["end_logits"]], -1)
+    if "logits" in found:
+        return torch.as_tensor(found["logits"])
+    if "last_hidden_state" in found:
+        return torch.as_tensor(found["last_hidden_state"])
+    return torch.stack([found["start_logits"], found["end_logits"]], -1)
 
 
 def stored_batch(model: Any, inputs: Batch, cut: Cut, hidden: Tensor) -> Batch:

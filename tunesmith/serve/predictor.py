@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tunesmith.core.errors import DataError, RunError
@@ -31,7 +32,9 @@ from tunesmith.serve.marked import texts_to_mark, write_conll
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.tasks.base import Encoding
+from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task
+from tunesmith.tasks.text_ranking import TextRanking
 from tunesmith.tasks.token_classification import PREDICTED
 
 CHUNK_ROWS = 4096
@@ -46,16 +49,18 @@ class Prediction:
     the number, and `interval` its bounds; there are no probabilities. In a run on answers in texts `label` is the answer, "" for none,
     and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says
     whether it ended within the most tokens. In a run on spans `spans` has start, end, label, text and probability of each, and `label`
-    their types.
+    their types. In a run that embeds texts `vector` is that of the text, and there is no label; in one that ranks them `label` is the
+    relevance of the pair, from 0 to 1.
     """
 
-    label: str | tuple[str, ...] | float
+    label: str | tuple[str, ...] | float | None
     probability: float | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     span: tuple[int, int] | None = None
     spans: tuple[dict[str, Any], ...] = ()
     finished: bool | None = None
+    vector: tuple[float, ...] = ()
 
 
 class Predictor:
@@ -71,8 +76,9 @@ class Predictor:
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
         self.columns: list[str] = list(profile["columns"]["text"])
-        pair = pl.DataFrame(schema=dict.fromkeys(("text", "text_pair")[: len(self.columns)], pl.String))
-        self.task = make_task(self.spec, self.labels, pair)
+        if self.spec.task == TextRanking.name:
+            self.columns.append(profile["columns"]["found"])
+        self.task = make_task(self.spec, self.labels, _form_of_rows(self.columns, profile))
         self.half, self.threshold = (_measured(run, name) for name in (INTERVAL, THRESHOLD))
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
         self.model: Any = load_shipped(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
@@ -86,7 +92,39 @@ class Predictor:
         frame = self.predict_frame(_as_frame(texts, pair=len(self.columns) == 2))
         return [self._prediction(row) for row in frame.iter_rows(named=True)]
 
+    def rank(self, query: str, texts: Sequence[str]) -> list[tuple[int, float]]:
+        """The place of each text in the list and its score, the most relevant first: by cosine, or by the relevance of each pair.
+
+        Raises:
+            RunError: the run does not rank texts.
+        """
+        if self.task.kind != "relevant":
+            remedy = "Use a run of the task feature-extraction or text-ranking."
+            raise RunError(Issue("rank", "must be asked of a run that ranks texts", self.spec.task, remedy))
+        if isinstance(self.task, TextRanking):
+            scores = np.array([one.label for one in self.predict([(query, text) for text in texts])], np.float64)
+        else:
+            query_E, text_ME = self.vectors([query])[0], self.vectors(texts)
+            scores = text_ME.astype(np.float64) @ query_E
+        return [(int(place), float(scores[place])) for place in np.argsort(-scores, kind="stable")]
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """The vector of each text (N, E) in float32, of length one.
+
+        Raises:
+            RunError: the run does not embed texts.
+        """
+        if not isinstance(self.task, FeatureExtraction):
+            found, remedy = self.spec.task, "Use a run of the task feature-extraction."
+            raise RunError(Issue("vectors", "must be asked of a run that embeds texts", found, remedy))
+        made = self.predict_frame(_as_frame(texts, pair=False))["predicted"].to_list()
+        return np.array(made, np.float32).reshape(len(texts), -1)
+
     def _prediction(self, row: dict[str, Any]) -> Prediction:
+        if isinstance(self.task, FeatureExtraction):
+            return Prediction(None, vector=tuple(row["predicted"]))
+        if isinstance(self.task, TextRanking):
+            return Prediction(row["predicted"])
         if self.task.kind == "answers":
             span = None if row["start"] is None else (row["start"], row["end"])
             return Prediction(row["predicted"], row["score"], span=span)
@@ -164,6 +202,8 @@ class Predictor:
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
 
     def _schema(self, top: int) -> dict[str, Any]:
+        if self.task.kind == "relevant":
+            return {"predicted": pl.List(pl.Float32) if isinstance(self.task, FeatureExtraction) else pl.Float64}
         if self.task.kind == "answers":
             return {"predicted": pl.String, "start": pl.Int64, "end": pl.Int64, "score": pl.Float64}
         if self.task.kind == "spans":
@@ -175,6 +215,15 @@ class Predictor:
         label: Any = pl.List(pl.String) if self.task.kind == "classes" else pl.String
         ranked = {name: kind for k in range(top) for name, kind in ((f"top_{k + 1}", pl.String), (f"top_{k + 1}_probability", pl.Float32))}
         return {"predicted": label, "probability": pl.Float32, **ranked}
+
+
+def _form_of_rows(columns: Sequence[str], profile: dict[str, Any]) -> pl.DataFrame:
+    """A table of no words in the form of the training rows; its numbers reach from the smallest to the largest that was learned."""
+    texts = ("text", "text_pair")[: len(columns)]
+    if not profile["numbers"]:
+        return pl.DataFrame(schema=dict.fromkeys(texts, pl.String))
+    ends = [profile["numbers"]["train"][name] for name in ("min", "max")]
+    return pl.DataFrame({**dict.fromkeys(texts, ["", ""]), "label": pl.Series(ends, dtype=pl.Float64)})
 
 
 def _measured(run: RunDir, name: str) -> float:

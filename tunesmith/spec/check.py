@@ -9,16 +9,13 @@ from pathlib import Path
 
 from tunesmith.core.records import Issue
 from tunesmith.spec.addresses import archive_of, has_password, is_address
+from tunesmith.spec.check_tasks import task_issues
 from tunesmith.spec.heads import LOOPED
-from tunesmith.spec.kinds import OF_CLASSES
 from tunesmith.spec.schema import (
     SGD,
     Beams,
     ByColumn,
-    CorrectSuspects,
     CrossEntropy,
-    DownWeightSuspects,
-    DropSuspects,
     Features,
     Focal,
     Gradual,
@@ -35,14 +32,12 @@ LOOP_ONLY = (
     "max_grad_norm", "dropout", "head_start", "label_smoothing", "evaluations_per_epoch", "patience", "precision", "checkpoint_minutes",
     "loss", "sampling", "averaging", "regularization", "distill", "activation_checkpointing",
 )  # fmt: skip
-LEAST_WINDOW = 16
-"""Tokens of the shortest window that holds a question and a part of its text."""
 UNUSED_BY_A_HEAD = ("dropout", "head_start", "precision", "regularization", "distill", "activation_checkpointing")
 
 
 def check_spec(spec: Spec, metrics: tuple[str, ...]) -> list[Issue]:
     """Every problem that can be seen without reading the data. `metrics` are the names that the task knows."""
-    looked_at = (_files, _data, _kind, _writing, _answers, _spans, _strategy, _training, _craft, _augmentation)
+    looked_at = (_files, _data, task_issues, _strategy, _training, _craft, _augmentation)
     return [*(issue for look in looked_at for issue in look(spec)), *_metric(spec, metrics)]
 
 
@@ -109,94 +104,6 @@ def _data(spec: Spec) -> list[Issue]:
         if not table and data.model_dump()[share] == 0 and not isinstance(data.split, ByColumn):
             issues.append(Issue(f"data.{share}", f"must be > 0 without data.{split}", "0", f"Give a {split} table or a share."))
     return issues
-
-
-def _kind(spec: Spec) -> list[Issue]:
-    """What has a meaning for classes only, where labels are of another kind."""
-    if spec.kind in OF_CLASSES:
-        return []
-    data, train = spec.data, spec.train
-    told = {
-        "data.multi_label": data.multi_label, "data.annotator": data.annotator, "data.label": isinstance(data.label, tuple),
-        "data.decisions": data.decisions, "data.suspects": isinstance(data.suspects, (DropSuspects, CorrectSuspects, DownWeightSuspects)),
-        "data.standardise": [rule for rule in data.standardise if rule.startswith("label")],
-        "train.class_weights": train.class_weights != "none",
-        "train.label_smoothing": spec.kind != "text" and train.label_smoothing, "train.loss": not isinstance(train.loss, CrossEntropy),
-        "train.sampling": train.sampling != "none", "train.augment": train.augment, "train.distill": train.distill,
-        "train.regularization": train.regularization,
-        "strategy.head": isinstance(spec.strategy, Features) and spec.strategy.head.kind != "logistic",
-    }  # fmt: skip
-    remedy = "Remove it, or use task: text-classification."
-    return [Issue(where, f"is for classes, not for {spec.task}", _shown(spec, where), remedy) for where, given in told.items() if given]
-
-
-def _answers(spec: Spec) -> list[Issue]:
-    """What answers in a text cannot have, and what only they can."""
-    data, baselines = spec.data, spec.evaluate.baselines
-    if spec.kind != "answers":
-        given = {"data.answer_start": "answer_start" in data.model_fields_set, "data.contexts": "contexts" in data.model_fields_set,
-                 "answers": "answers" in spec.model_fields_set, "evaluate.baselines": "lexical" in baselines}  # fmt: skip
-        remedy = "Remove it, or use task: question-answering."
-        return [Issue(where, f"is for answers in a text, not for {spec.task}", "", remedy) for where, told in given.items() if told]
-    least = LEAST_WINDOW
-    told = {
-        "data.standardise": (data.standardise, "must be empty: answers point into the text as it is"),
-        "data.mask": (data.mask, "must be empty: answers point into the text as it is"),
-        "strategy.kind": (isinstance(spec.strategy, Features), "must train the network: features of whole texts hold no places"),
-        "train.head_start": ("head_start" in spec.train.model_fields_set and spec.train.head_start == "fitted",
-                             "must be random: a regression on features of whole texts is no start for a head that reads tokens"),
-        "evaluate.baselines": ("baselines" in spec.evaluate.model_fields_set and "features" in baselines,
-                               "must be of majority and lexical: features of whole texts hold no places"),
-        "model.max_length": (spec.model.max_length and spec.model.max_length < least, f"must be at least {least}: question and text"),
-    }  # fmt: skip
-    return [Issue(where, expected, _shown(spec, where)) for where, (given, expected) in told.items() if given]
-
-
-def _spans(spec: Spec) -> list[Issue]:
-    """What spans of a text cannot have, and what only they can."""
-    data, baselines = spec.data, spec.evaluate.baselines
-    if spec.kind != "spans":
-        remedy = "Remove it, or use task: token-classification."
-        given = "dictionary" in baselines
-        return [Issue("evaluate.baselines", f"is for spans, not for {spec.task}", "dictionary", remedy)] if given else []
-    wrong = set(baselines) - {"dictionary", "features"} if "baselines" in spec.evaluate.model_fields_set else set()
-    told = {
-        "data.standardise": (data.standardise, "must be empty: spans point into the text as it is"),
-        "data.mask": (data.mask, "must be empty: spans point into the text as it is"),
-        "data.text": (data.text is not None and len(data.text) > 1, "must be one column for token-classification"),
-        "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), "must train the network whose tokens are tagged"),
-        "evaluate.baselines": (wrong, "must be of dictionary and features"),
-        "model.max_length": (spec.model.max_length and spec.model.max_length < LEAST_WINDOW, f"must be at least {LEAST_WINDOW} tokens"),
-    }
-    return [Issue(where, expected, _shown(spec, where), "Remove it.") for where, (given, expected) in told.items() if given]
-
-
-WRITTEN_BASELINES = {"copy", "retrieval"}
-
-
-def _writing(spec: Spec) -> list[Issue]:
-    """What has a meaning only for texts that are written, or none for them."""
-    baselines, own = set(spec.evaluate.baselines), "baselines" in spec.evaluate.model_fields_set
-    other = baselines - WRITTEN_BASELINES if spec.kind == "text" else baselines & WRITTEN_BASELINES
-    strange = Issue("evaluate.baselines", f"must be baselines of {spec.task}", ", ".join(sorted(other)), "Remove them.")
-    issues = [strange] if own and other else []
-    if spec.kind != "text":
-        remedy = "Remove it, or use task: text2text-generation."
-        given = "generation" in spec.model_fields_set
-        return [Issue("generation", f"is for texts that are written, not for {spec.task}", "", remedy)] if given else issues
-    told = {
-        "data.on_conflict": "on_conflict" in spec.data.model_fields_set, "train.head_start": "head_start" in spec.train.model_fields_set,
-        "evaluate.folds": isinstance(spec.evaluate.folds, int), "strategy.kind": isinstance(spec.strategy, (Features, Prompts)),
-    }  # fmt: skip
-    refused = [where for where, on in told.items() if on]
-    return issues + [Issue(where, f"must be left out for {spec.task}", _shown(spec, where), "Remove it.") for where in refused]
-
-
-def _shown(spec: Spec, where: str) -> str:
-    """A setting of the spec as a word or two."""
-    part, name = where.split(".")
-    value = spec.model_dump()[part][name]
-    return str(value["kind"] if isinstance(value, dict) and "kind" in value else value)[:60]
 
 
 def _annotators(spec: Spec, labels: tuple[str, ...]) -> list[Issue]:

@@ -11,10 +11,11 @@ import yaml
 
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
-from tunesmith.spec.kinds import OF_CLASSES, Kind
+from tunesmith.spec.kinds import BASELINES, OF_CLASSES, Kind
 from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
 
 LENGTH_MULTIPLE = 8
+CANDIDATES, MOSTLY_JUDGED = 20, 0.5
 FOLDS, FEW_TEST_ROWS, MOST_FOLDED_ROWS = 5, 10, 1000
 RATES = {
     "full": 1e-4, "layers": 3e-4, "gradual": 3e-4, "bitfit": 5e-4, "lora": 5e-4, "qlora": 5e-4, "ia3": 2e-3, "prompt_tuning": 2e-3,
@@ -27,14 +28,12 @@ OPEN = {"train.precision": "auto", "evaluate.folds": "auto", "train.patience": "
 BY_KIND: dict[Kind, dict[str, tuple[Any, str]]] = {
     "answers": {
         "train.head_start": ("random", "a regression on features of whole texts is no start for a head that reads tokens"),
-        "evaluate.baselines": (("majority", "lexical"), "the baselines of answers in a text"),
     },
-    "spans": {"evaluate.baselines": (("dictionary", "features"), "the baselines of spans")},
     "text": {
         "train.head_start": ("random", "the output layer is the pretrained one: nothing is fitted to start it"),
-        "evaluate.baselines": (("copy", "retrieval"), "the baselines of texts that are written"),
         "evaluate.folds": (None, "answers of models of folds are not written: it would take too long"),
     },
+    "relevant": {"train.head_start": ("random", "no regression is a start: vectors have no head, and pairs no features of their own")},
 }
 """What a kind of labels has in place of a default, with the reason."""
 FIND = "find"
@@ -46,7 +45,8 @@ class Facts:
     """What derivations may look at. Token lengths include special tokens.
 
     `rows` counts all splits, `fewest_test_rows` the test rows of the rarest class; `found_rate` is a rate that a range test
-    suggests, with the rule, where one was made; `targets_p99` is of tokens of targets, where these are texts.
+    suggests, with the rule, where one was made; `targets_p99` is of tokens of targets, where these are texts. `embeds`: the model
+    was made to embed sentences. `judged`: share of the queries that come with texts that are not relevant.
     """
 
     train_rows: int
@@ -58,6 +58,8 @@ class Facts:
     fewest_test_rows: int
     validation_rows: int
     targets_p99: int | None = None
+    embeds: bool = False
+    judged: float = 0.0
     found_rate: tuple[float, str] | None = None
 
 
@@ -98,10 +100,13 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
     }
     if facts.targets_p99 is not None:
         derived["generation.max_new_tokens"] = _max_new_tokens(facts)
-    for path, value in BY_KIND.get(spec.kind, {}).items():
-        derived[path] = value
+    if spec.task == "sentence-similarity":
+        derived["embedding.reading"] = _reading(facts.embeds)
+    if spec.task == "text-ranking":
+        derived["ranking.candidates"] = _candidates(facts)
+    derived |= (by_kind := _by_kind(spec, derived.get("embedding.reading")))
     open_paths = {path for path in derived if flatten(spec)[path] in (OPEN.get(path), FIND)}
-    open_paths |= BY_KIND.get(spec.kind, {}).keys() - set(_given(spec))
+    open_paths |= by_kind.keys() - set(_given(spec))
     filled = spec
     for path in open_paths:
         part, name = path.split(".")
@@ -110,6 +115,33 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
     given = set(_given(spec))
     rules = {path: derived[path][1] if path in open_paths else "given" if path in given else "default" for path in flatten(filled)}
     return Resolved(filled, rules)
+
+
+def with_reading(spec: Spec, embeds: bool) -> Spec:
+    """The spec with the way in which two texts are read, where it leaves that open; `embeds` as in Facts."""
+    if spec.task != "sentence-similarity" or spec.embedding.reading is not None:
+        return spec
+    return spec.model_copy(update={"embedding": spec.embedding.model_copy(update={"reading": _reading(embeds)[0]})})
+
+
+def _reading(embeds: bool) -> tuple[str, str]:
+    return ("apart", "the model was made to embed sentences") if embeds else ("together", "the model was not made to embed sentences")
+
+
+def _candidates(facts: Facts) -> tuple[int | str, str]:
+    if facts.judged >= MOSTLY_JUDGED:
+        return "judged", f"{facts.judged:.0%} of the training queries come with texts that are not relevant"
+    return CANDIDATES, f"only {facts.judged:.0%} of the training queries come with texts that are not relevant"
+
+
+def _by_kind(spec: Spec, reading: tuple[Any, str] | None) -> dict[str, tuple[Any, str]]:
+    """What the kind of labels has in place of a default."""
+    values = dict(BY_KIND.get(spec.kind, {}))
+    if BASELINES[spec.kind] != type(spec.evaluate)().baselines:
+        values["evaluate.baselines"] = (BASELINES[spec.kind], f"those of {spec.task}")
+    if reading is not None and (spec.embedding.reading or reading[0]) == "apart":
+        values["train.head_start"] = ("random", "vectors have no head")
+    return values
 
 
 def flatten(part: Part) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Labelling = Literal["text-classification", "text-regression", "sentence-similarity", "question-answering", "token-classification"]
+Ranking = Literal["feature-extraction", "text-ranking"]
+"""Tasks that find texts for a text."""
 Writing = Literal["summarization", "translation", "text2text-generation"]
 """Tasks that write a text for a text."""
-TaskName = Labelling | Writing
-Kind = Literal["class", "classes", "number", "answers", "text", "spans"]
+TaskName = Labelling | Writing | Ranking
+Kind = Literal["class", "classes", "number", "answers", "text", "spans", "relevant"]
 """One class a row, a set of classes a row, a number a row, the spans of a text that answer a question, a text to be written for a row,
-or spans of a text with types."""
+spans of a text with types, or the texts that are relevant to a query."""
 
 KINDS: dict[str, Kind] = {
     "text-classification": "class",
@@ -19,11 +21,21 @@ KINDS: dict[str, Kind] = {
     "question-answering": "answers",
     "token-classification": "spans",
 }
-KINDS |= dict.fromkeys(get_args(Writing), "text")
+KINDS |= dict.fromkeys(get_args(Writing), "text") | dict.fromkeys(get_args(Ranking), "relevant")
+BASELINES: dict[Kind, tuple[str, ...]] = {
+    "class": ("majority", "features"), "classes": ("majority", "features"), "number": ("majority", "features"),
+    "answers": ("majority", "lexical"), "spans": ("dictionary", "features"), "text": ("copy", "retrieval"),
+    "relevant": ("lexical", "features"),
+}  # fmt: skip
+"""What a model is compared with, by the kind of its labels."""
 NEVER_COPIES = ("summarization", "translation")
 """Tasks whose target is never the text itself: such rows are mistakes, and dropped."""
 PAIRED = ("sentence-similarity", "question-answering")
 """Tasks whose rows always have two texts."""
+UNSTRATIFIED: tuple[Kind, ...] = ("text", "relevant")
+"""Kinds of labels that no classes stand for when rows are spread over splits."""
+WITHOUT_ROW_FEATURES = ("question-answering", "text-ranking")
+"""Tasks whose encoded rows are windows or pairs: one vector does not stand for a row."""
 OF_CLASSES: tuple[Kind, ...] = ("class", "classes")
 
 

@@ -29,7 +29,7 @@ from tunesmith.spec.generation import Greedy as Greedy
 from tunesmith.spec.heads import KNN as KNN
 from tunesmith.spec.heads import MLP as MLP
 from tunesmith.spec.heads import Head as Head
-from tunesmith.spec.kinds import Kind, TaskName, kind_of
+from tunesmith.spec.kinds import WITHOUT_ROW_FEATURES, Kind, TaskName, kind_of
 from tunesmith.spec.optimization import SGD as SGD
 from tunesmith.spec.optimization import Adafactor as Adafactor
 from tunesmith.spec.optimization import Adam as Adam
@@ -41,6 +41,11 @@ from tunesmith.spec.optimization import Loss as Loss
 from tunesmith.spec.optimization import Optimizer as Optimizer
 from tunesmith.spec.optimization import SymmetricCrossEntropy as SymmetricCrossEntropy
 from tunesmith.spec.part import Part as Part
+from tunesmith.spec.ranking import Cosine as Cosine
+from tunesmith.spec.ranking import Embedding as Embedding
+from tunesmith.spec.ranking import InBatch as InBatch
+from tunesmith.spec.ranking import Ranking as Ranking
+from tunesmith.spec.ranking import Triplet as Triplet
 from tunesmith.spec.strategy import IA3 as IA3
 from tunesmith.spec.strategy import BitFit as BitFit
 from tunesmith.spec.strategy import Features as Features
@@ -171,12 +176,16 @@ class Data(Part):
     """Text encoding of CSV and JSON files. Detected (UTF-8, UTF-16, then Windows-1252, with a warning) when left out."""
     on_conflict: Literal["drop", "majority"] = "drop"
     """Rows with the same text and different labels: drop them all, or keep one with the label of the majority."""
+    negative: str | None = None
+    """Column with a text, or a list of texts, that are not relevant to the query, where texts are ranked; found by its name."""
+    corpus: Paths | None = None
+    """Tables with further texts that queries are ranked against: their columns are those of data.label, or one named text or passage."""
     group: str | None = None
     """Column that says which rows belong together (patient, speaker, source): a group is never in two splits."""
     answer_start: str | None = None
     """Column with the start of the answer in characters, where answers are texts; found by its name, or the answer is searched."""
     contexts: Literal["together", "apart"] = "together"
-    """Questions about one text are never in two splits that are made here ("together"), as with `group`."""
+    """Questions about one text, or queries for one, are never in two splits that are made here ("together"), as with `group`."""
     split: SplitRule = Stratified()
     """How rows are set apart when there is no validation or test table."""
     near_duplicates: NearDuplicates | None = NearDuplicates()
@@ -320,7 +329,7 @@ class Spec(Part):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w.\- ]*$")
     """Name of the run; its directory is runs/NAME."""
     task: TaskName = "text-classification"
-    """What the model learns to do: classes, a number, how alike two texts are, answers in a text, spans of it, or a text to be written."""
+    """What the model learns: classes, a number, likeness of two texts, answers in a text, spans of it, a text to write, to find texts."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random stream of the run derives from it."""
     data: Data
@@ -333,6 +342,10 @@ class Spec(Part):
     """How they are fitted."""
     answers: Answering = Answering()
     """How answers are found in a text."""
+    embedding: Embedding = Embedding()
+    """How texts become vectors."""
+    ranking: Ranking = Ranking()
+    """What a query is ranked against."""
     store: Store = Store()
     """Frozen work is done once."""
     generation: Generation = Generation()
@@ -346,3 +359,8 @@ class Spec(Part):
     def kind(self) -> Kind:
         """What a row's label is."""
         return kind_of(self.task, self.data.multi_label)
+
+    @property
+    def has_row_features(self) -> bool:
+        """False where an encoded row is a window or a pair: one frozen vector does not stand for a row then."""
+        return self.task not in WITHOUT_ROW_FEATURES

@@ -25,6 +25,7 @@ from tunesmith.models.load import load_processor
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.schema import CorrectSuspects, DropSuspects, ReportSuspects, Spec
 from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.windows import WINDOW
 
@@ -78,7 +79,13 @@ class Context:
     @cached_property
     def task(self) -> Task:
         """The task with the run's labels; only after the resolve stage."""
-        return make_task(self.spec, self.labels, self.table("train"))
+        return make_task(self.spec, self.labels, self.table("train"), corpus=self.corpus)
+
+    @cached_property
+    def corpus(self) -> list[str]:
+        """The texts that queries are ranked against, in the order of their ids; none where nothing is ranked."""
+        path = self.rundir.path / "data/corpus.parquet"
+        return pl.read_parquet(path)["text"].to_list() if path.exists() else []
 
     @cached_property
     def training_task(self) -> Task:
@@ -86,7 +93,7 @@ class Context:
         targets = self.training.targets
         if len(self.copies):
             targets = np.concatenate([targets, self.targets_of(self.copies["from"])])
-        return make_task(self.spec, self.labels, self.table("train"), targets)
+        return make_task(self.spec, self.labels, self.table("train"), targets, self.corpus)
 
     @property
     def store_folder(self) -> Path:
@@ -148,9 +155,11 @@ class Context:
         return sorted(range(len(windows)), key=lambda number: place_of[windows[number][WINDOW].row])
 
     def training_encoding(self) -> Encoding:
-        """`training` and `copies` as encoded rows; windows over texts come with their targets."""
+        """`training` and `copies` as encoded rows; windows over texts and pairs of texts come with their targets."""
         if self.given.kind in ("answers", "text", "spans"):
             return self.encoding("train")
+        if self.given.kind == "relevant":
+            return self._pairs
         whole, training = self.encoding("train"), self.training
         rows = [whole.rows[row] for row in training.rows]
         lengths = [whole.lengths[row] for row in training.rows]
@@ -165,6 +174,12 @@ class Context:
         if weights is not None:
             labelled = [{**row, "weight": weight} for row, weight in zip(labelled, weights, strict=True)]
         return Encoding(labelled, lengths, whole.cut)
+
+    @cached_property
+    def _pairs(self) -> Encoding:
+        """The pairs of queries and texts that are trained on."""
+        assert self.spec.model.max_length, "resolved specs have a length"
+        return self.task.training(self.table("train"), self.processor, self.spec.model.max_length)
 
     @property
     def higher_is_better(self) -> bool:
@@ -182,6 +197,8 @@ class Context:
     def scored_encoding(self) -> Encoding:
         """The validation rows that weights are selected by."""
         whole = self.encoding("validation")
+        if isinstance(self.task, FeatureExtraction):
+            return self.task.scored(whole)
         return whole if self.scored_rows is None else whole.part(self.scored_rows)
 
     def score(self, answers: Any, task: Task | None = None) -> float:

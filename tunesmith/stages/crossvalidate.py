@@ -30,9 +30,9 @@ from tunesmith.models.headed import load_shipped
 from tunesmith.spec.defaults import read_rule
 from tunesmith.spec.schema import ReportSuspects
 from tunesmith.stages import augment, inspect, train
+from tunesmith.stages.baselines import baseline_answers
 from tunesmith.stages.context import SPLITS, Context, stage_inputs
 from tunesmith.stages.embed import load_features, rows_to_embed
-from tunesmith.stages.evaluate import baseline_answers
 from tunesmith.tasks.make import can_be_empty
 
 COPIED = ("data/labels.json", "data/profile.json", "resolved.yaml")
@@ -118,7 +118,7 @@ def _prepare(context: Context, fold: Fold, stored: Stored, inner: Context, stage
     """Files as prepare, resolve and embed would leave them for these rows; what the run knows is not computed again."""
     for split, rows in (("train", fold.train), ("validation", fold.validation), ("test", fold.test)):
         stage.write(f"data/{split}.parquet", rows.write_parquet)
-    for name in (*COPIED, *([augment.PARAPHRASES] if (context.rundir.path / augment.PARAPHRASES).exists() else [])):
+    for name in (*COPIED, *(name for name in (augment.PARAPHRASES, "data/corpus.parquet") if (context.rundir.path / name).exists())):
         shutil.copyfile(context.rundir.path / name, stage.path(name))
         stage.wrote(name)
     for split, numbers in rows_to_embed(inner).items():

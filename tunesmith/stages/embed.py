@@ -44,7 +44,7 @@ def embed(context: Context, stage: StageWriter) -> None:
         rows_to_embed(context).items(), reverse=True
     ):  # validation and test before train, which is compared with them
         made[split] = _embedded(context, network, split, rows)
-    if context.spec.data.near_duplicates is not None and context.given.kind != "answers":
+    if context.spec.data.near_duplicates is not None and context.given.has_row_features:
         made["train"] = _with_likeliest(context, network, made)
     for split, (rows, features) in made.items():
         tensors = {"row": torch.tensor(rows), "head_input": features.head_input_NE, "mean": features.mean_NE}
@@ -97,10 +97,12 @@ def rows_to_embed(context: Context) -> dict[str, list[int]]:
 
 def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
-    if spec.kind == "answers":
-        return {}  # features are of whole texts, and an encoded row is a window
-    baseline, everything = bool({"features", "retrieval"} & set(spec.evaluate.baselines)), _reads_features(spec)
-    compared, inspected = spec.data.near_duplicates is not None, spec.data.suspects is not None or spec.train.augment is not None
+    if not spec.has_row_features:
+        return {}  # features are of whole texts, and an encoded row is a window or a pair
+    ranked = spec.kind == "relevant"  # the baseline embeds the corpus as well, and judgements are not inspected
+    baseline, everything = bool({"features", "retrieval"} & set(spec.evaluate.baselines)) and not ranked, _reads_features(spec)
+    compared = spec.data.near_duplicates is not None
+    inspected = (spec.data.suspects is not None or spec.train.augment is not None) and not ranked
     wants = {
         ALL_ROWS: everything,
         BASELINE_ROWS: baseline or inspected,

@@ -53,7 +53,7 @@ def find_rate(spec: Spec, facts: Facts, task: Task, train: pl.DataFrame, process
         features = frozen_features(model, task, sample).head_input_NE
         set_head(model, _regression(task, features, task.targets(rows.head(HEAD_ROWS)), penalty))
     model = apply_strategy(model, start.strategy)
-    encoding = task.encode(train, processor, start.model.max_length)
+    encoding = task.training(train, processor, start.model.max_length)
     shortcuts = shortcuts_for(model, [encoding], start)
     test = range_test(model, start, task, shortcuts.encodings[0])
     return replace(facts, found_rate=(test.rate, test.rule)), test

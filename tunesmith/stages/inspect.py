@@ -164,7 +164,7 @@ def _features(context: Context) -> tuple[list[int], Tensor]:
     loaded = load_features(context.rundir.path, "train")
     wanted = set(sample_rows(context, BASELINE_ROWS))
     places = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
-    return loaded["row"][places].tolist(), loaded["mean"][places]
+    return loaded["row"][places].tolist(), context.task.probed(loaded["mean"][places])
 
 
 def suspects(context: Context) -> pl.DataFrame | None:
@@ -299,7 +299,7 @@ def _outliers(context: Context, judged: Regressed, own: Neighbours) -> dict[str,
             rows, found = judged.rows, training_outliers(own)
         else:
             loaded = load_features(context.rundir.path, split)
-            rows, found = loaded["row"].tolist(), outliers(loaded["mean"].numpy(), judged.features_NE.numpy(), own)
+            rows, found = loaded["row"].tolist(), outliers(context.task.probed(loaded["mean"]).numpy(), judged.features_NE.numpy(), own)
         texts = whole_text(table)
         furthest = [{"text": texts[rows[n]][:EXAMPLE_CHARACTERS], "distance": float(found.scores_Q[n])} for n in found.rows[:5].tolist()]
         out[split] = {

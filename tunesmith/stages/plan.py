@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from tunesmith.models.advise import gather
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
-from tunesmith.models.load import device, load_config, load_processor, public_id
+from tunesmith.models.load import device, is_embedder, load_config, load_processor, public_id
 from tunesmith.models.quantized import missing_for
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
-from tunesmith.spec.defaults import Resolved, resolve
+from tunesmith.spec.defaults import Resolved, resolve, with_reading
 from tunesmith.spec.schema import Features, Soup, Spec
 from tunesmith.stages.embed import CERTIFICATE_BATCH, splits_to_embed
 from tunesmith.stages.find_rate import find_rate
@@ -109,24 +109,27 @@ def _add_data(plan: Plan, prepared: Prepared) -> None:
 
 def _add_model(plan: Plan, prepared: Prepared) -> None:
     spec = plan.spec
-    task, processor = make_task(spec, prepared.labels, prepared.train), load_processor(spec.model)
+    spec, corpus = with_reading(spec, is_embedder(spec.model)), [] if prepared.corpus is None else prepared.corpus["text"].to_list()
+    task, processor = make_task(spec, prepared.labels, prepared.train, corpus=corpus), load_processor(spec.model)
     rates = measure_rates(torch.device(device()))
     splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
     facts, _ = gather(task, splits, processor, load_config(spec.model), rates.fast_bfloat16)
+    facts = replace(facts, embeds=is_embedder(spec.model))
     check_teacher(spec, prepared.labels, "text_pair" in prepared.train.columns)
     facts, plan.range_test = find_rate(spec, facts, task, prepared.train, processor)
-    plan.resolved = resolve(spec, facts)
+    plan.resolved = resolve(plan.spec, facts)
     spec = plan.resolved.spec
-    task = make_task(spec, prepared.labels, prepared.train)  # with the lengths that are known by now
+    task = make_task(spec, prepared.labels, prepared.train, corpus=corpus)  # with the lengths that are known by now
     assert spec.model.max_length, "resolved specs have a length"
     encodings = {split: task.encode(rows, processor, spec.model.max_length) for split, rows in splits.items()}
+    learned = task.training(prepared.train, processor, spec.model.max_length) if spec.kind == "relevant" else encodings["train"]
     plan.cut = sum(encoding.cut for encoding in encodings.values())
     model = build_model(spec, task)
     forward = _forward_seconds(model, task, encodings["train"])
     if not isinstance(spec.strategy, Features):
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
-        shortcuts = shortcuts_for(model, [encodings["train"]], spec)
+        shortcuts = shortcuts_for(model, [learned], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import torch
 
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter
 from tunesmith.models.advise import gather
-from tunesmith.models.load import device, load_config
+from tunesmith.models.load import device, is_embedder, load_config
 from tunesmith.spec.defaults import resolve as fill
+from tunesmith.spec.defaults import with_reading
 from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.find_rate import FILE as RANGE_FILE
 from tunesmith.stages.find_rate import find_rate
@@ -24,8 +26,10 @@ def resolve(context: Context, stage: StageWriter) -> None:
     rates = measure_rates(torch.device(device()))
     config = load_config(context.given.model)
     splits = {split: context.table(split) for split in SPLITS}
-    task = make_task(context.given, context.labels, splits["train"])
+    embeds = is_embedder(context.given.model)
+    task = make_task(with_reading(context.given, embeds), context.labels, splits["train"], corpus=context.corpus)
     facts, lengths = gather(task, splits, context.processor, config, rates.fast_bfloat16)
+    facts = replace(facts, embeds=embeds)
     check_teacher(context.given, context.labels, "text_pair" in splits["train"].columns)
     facts, test = find_rate(context.given, facts, task, splits["train"], context.processor)
     if test is not None:

@@ -16,7 +16,7 @@ from tunesmith.models.headed import load_shipped
 from tunesmith.models.linear import Linear, Penalty, fit_logistic, fit_ridge
 from tunesmith.models.load import public_id
 from tunesmith.models.recompute import recomputing
-from tunesmith.models.save import learned_weights, save_model
+from tunesmith.models.save import learned_weights, save_model, save_pooling
 from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.models.tagging import fit_tags, sampled, word_states
@@ -28,6 +28,8 @@ from tunesmith.stages.head_search import search
 from tunesmith.stages.heads import Shop, check_parity, fit_features, head_findings, store_findings, trained_features
 from tunesmith.stages.teacher import FILE as TEACHER_FILE
 from tunesmith.stages.teacher import pupil_finding, teacher_answers
+from tunesmith.tasks.feature_extraction import FeatureExtraction
+from tunesmith.tasks.sentence_similarity import SimilarityApart
 from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.train.distill import taught, with_teacher
@@ -49,6 +51,10 @@ def train(context: Context, stage: StageWriter) -> None:
     context.processor.model_max_length = context.spec.model.max_length  # what a pipeline with truncation=True then cuts at
     for name in save_model(model, context.processor, stage.path("model")):
         stage.wrote(f"model/{name}")
+    if isinstance(context.task, (FeatureExtraction, SimilarityApart)):
+        pooling, length = context.spec.embedding.pooling, int(context.spec.model.max_length or 0)
+        for name in save_pooling(stage.path("model"), pooling, model.config.hidden_size, length):
+            stage.wrote(f"model/{name}")
     if (context.rundir.path / "history.jsonl").exists():
         stage.wrote("history.jsonl")
     stage.find(*_model_findings(context, stage, size))
@@ -88,7 +94,7 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
         if answers is not None:
             stage.find(pupil_finding(context, predict_logits(model, job.task, job.validation), answers["validation"]))
         shortcuts.undo()
-    if isinstance(units, TextRegression):
+    if isinstance(units, TextRegression) and units.has_head:
         in_plain_numbers(model, units.scale)
     stage.find(*craft_findings(context, fitted, again))
     return model, size, fitted

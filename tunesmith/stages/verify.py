@@ -7,8 +7,10 @@ import polars as pl
 from tunesmith.core.rundir import RunDir
 from tunesmith.document.document import render
 from tunesmith.document.verify import Verification, verify
+from tunesmith.evaluate.predict import predict as predict_rows
 from tunesmith.serve.predictor import Predictor
 from tunesmith.stages.context import STAGE_NAMES, stage_inputs
+from tunesmith.tasks.make import make_task
 
 
 def verify_run(rundir: RunDir, level: int) -> Verification:
@@ -18,10 +20,19 @@ def verify_run(rundir: RunDir, level: int) -> Verification:
     def predict(run: RunDir, split: str) -> pl.DataFrame:
         if not loaded:
             loaded.append(Predictor(run))
-        return loaded[0].predict_frame(pl.read_parquet(run.path / f"data/{split}.parquet"))
+        rows = pl.read_parquet(run.path / f"data/{split}.parquet")
+        return _ranked(loaded[0], run, rows) if loaded[0].task.kind == "relevant" else loaded[0].predict_frame(rows)
 
     def inputs(run: RunDir) -> dict[str, str]:
         stages = run.manifest["stages"]
         return {name: stage_inputs(run, name, stages[name]["versions"]["tunesmith"]) for name in STAGE_NAMES if name in stages}
 
     return verify(rundir.path, level, predict, render, inputs)
+
+
+def _ranked(predictor: Predictor, run: RunDir, rows: pl.DataFrame) -> pl.DataFrame:
+    """What queries find among the texts of the run."""
+    corpus = pl.read_parquet(run.path / "data/corpus.parquet")["text"].to_list()
+    task = make_task(predictor.spec, predictor.labels, rows, corpus=corpus)
+    assert predictor.spec.model.max_length, "resolved specs have a length"
+    return predict_rows(predictor.model, task, rows, task.encode(rows, predictor.processor, predictor.spec.model.max_length))

@@ -17,8 +17,12 @@ from torch import Tensor
 from tunesmith.spec.kinds import Kind
 
 Batch = dict[str, Tensor]
-FOR_THE_LOSS = ("labels", "weights", "teacher")
-"""What of a batch is not given to the model: targets, weights of rows, and what a teacher answered (logits)."""
+FOR_THE_LOSS = ("labels", "weights", "teacher", "queries", "allowed")
+"""What of a batch is not given to the model: targets, weights of rows, what a teacher answered (logits), and which texts are compared."""
+ABOUT_A_ROW = ("weight", "pad", "window", "known", "wanted", "barred", "passage")
+"""What an encoded row holds besides its content: the network is not asked about it."""
+PARTS = "parts"
+"""The key of the texts of an encoded row that are read apart, each an encoded text of its own."""
 Encoded = dict[str, Any]  # one row: input ids as a list of int, and the target in the form that `collate` wants
 Processor = Any  # a transformers tokenizer
 
@@ -53,6 +57,11 @@ NOTHING = Encoding([], [], 0)
 """For answers that come from features of whole texts, where no row was encoded."""
 
 
+def parts_of(rows: Iterable[Encoded]) -> list[Encoded]:
+    """The encoded texts of rows, one after the other: a row without parts is one itself."""
+    return [part for row in rows for part in row.get(PARTS, (row,))]
+
+
 class Task(ABC):
     """What a model learns to do: from rows of a table to batches, loss and predictions in the user's words."""
 
@@ -75,6 +84,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
         """Rows as token ids of at most `max_length`, with targets when the table has labels."""
+
+    def training(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
+        """What is trained on for labelled rows, where it is not the same as what is answered."""
+        return self.encode(rows, processor, max_length)
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded]) -> Batch:
@@ -102,6 +115,10 @@ class Task(ABC):
         """What the model says of a batch without targets: logits (B, C); a list with an entry a row where rows differ in shape."""
         logits: Tensor = model(**batch).logits.float().cpu()
         return logits
+
+    def probed(self, mean_NE: Tensor) -> Tensor:
+        """What a regression on frozen features reads, from the mean of the last states of a row (N, E)."""
+        return mean_NE
 
     @abstractmethod
     def scores(self, answers: Any, encoding: Encoding) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,22 @@ from tunesmith.data.balance import balanced_weights
 from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.feature_extraction import RANKING_METRICS, FeatureExtraction
 from tunesmith.tasks.losses import robust_loss
 from tunesmith.tasks.question_answering import ANSWER_METRICS, QuestionAnswering
+from tunesmith.tasks.sentence_similarity import SentenceSimilarity, SimilarityApart
 from tunesmith.tasks.text_classification import MANY_LABEL_METRICS, ONE_LABEL_METRICS, TextClassification
-from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, SentenceSimilarity, TextRegression
+from tunesmith.tasks.text_ranking import TextRanking
+from tunesmith.tasks.text_regression import NUMBER_METRICS, Scale, TextRegression
 from tunesmith.tasks.text_to_text import WRITING_METRICS, Summarization, TextToText, Translation
 from tunesmith.tasks.token_classification import SPAN_METRICS, TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification)
-}
+    task.name: task
+    for task in (
+        TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification, FeatureExtraction, TextRanking,
+    )
+}  # fmt: skip
 WRITERS: dict[str, type[TextToText]] = {task.name: task for task in (Summarization, Translation, TextToText)}
 TASKS |= WRITERS
 METRICS: dict[Kind, tuple[str, ...]] = {
@@ -30,6 +37,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "answers": ANSWER_METRICS,
     "text": WRITING_METRICS,
     "spans": SPAN_METRICS,
+    "relevant": RANKING_METRICS,
 }
 
 
@@ -38,7 +46,7 @@ def metric_names(spec: Spec) -> tuple[str, ...]:
     return METRICS[spec.kind]
 
 
-def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.ndarray | None = None) -> Task:
+def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.ndarray | None = None, corpus: Sequence[str] = ()) -> Task:
     """The spec's task for these labels.
 
     Args:
@@ -47,7 +55,10 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
         train: the training rows.
         trained: targets of the rows that are trained on. Balanced class weights, rows / (classes × rows of the class), are counted
             from them, or from `train` when left out. Numbers are learned in units of their spread, and are plain when left out.
+        corpus: the texts that queries are ranked against; none where there is only to predict.
     """
+    if spec.kind == "relevant":
+        return _ranking(spec, corpus)
     if spec.kind == "text":
         rule = spec.generation
         options: dict[str, Any] = {"prefix": rule.prefix, "max_target": rule.max_new_tokens}
@@ -58,6 +69,8 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
     if spec.kind == "spans":
         return TokenClassification(labels)
     if spec.kind == "number":
+        if spec.task == SentenceSimilarity.name and spec.embedding.reading == "apart":
+            return SimilarityApart(scale=_range(train), options=spec.embedding)
         scale = None if trained is None else Scale(float(trained.mean()), max(float(trained.std()), 1e-12))
         return (SentenceSimilarity if spec.task == SentenceSimilarity.name else TextRegression)(pair=pair, scale=scale)
     options = {"multi_label": spec.data.multi_label, "pair": pair}
@@ -68,6 +81,21 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
         weights = balanced_weights(np.bincount(targets_N, minlength=len(labels))).tolist()
     options |= {"label_smoothing": spec.train.label_smoothing, "focal_gamma": gamma, "row_loss": robust_loss(spec.train.loss)}
     return TextClassification(labels, **options, class_weights=weights)
+
+
+def _ranking(spec: Spec, corpus: Sequence[str]) -> Task:
+    rule = spec.ranking
+    if spec.task == FeatureExtraction.name:
+        return FeatureExtraction(options=spec.embedding, corpus=corpus, scored_texts=rule.scored_texts)
+    return TextRanking(corpus=corpus, candidates=rule.candidates, negatives=rule.negatives)
+
+
+def _range(train: pl.DataFrame) -> Scale | None:
+    """The unit in which cosines from nought to one are the numbers of the training rows, the smallest to the largest."""
+    if "label" not in train.columns:
+        return None
+    low, high = (float(value) for value in (train["label"].min(), train["label"].max()))  # type: ignore[arg-type]
+    return Scale(low, max(high - low, 1e-12))
 
 
 def can_be_empty(spec: Spec, train: pl.DataFrame) -> bool:

@@ -39,6 +39,8 @@ class TextRegression(Task):
 
     name = "text-regression"
     labels: tuple[str, ...] = ()
+    has_head = True
+    """An output layer makes the number: its unit can be changed there."""
 
     def __init__(self, *, pair: bool = False, scale: Scale | None = None) -> None:
         self.pair = pair
@@ -104,13 +106,3 @@ class TextRegression(Task):
                 "label": [4.5, 5.0, 1.25, 0.0],
             }
         )
-
-
-class SentenceSimilarity(TextRegression):
-    """How alike two texts are, as a number; both are read together (a cross-encoder)."""
-
-    name = "sentence-similarity"
-
-    def __init__(self, *, pair: bool = True, scale: Scale | None = None) -> None:
-        assert pair, "similarity is of two texts"
-        super().__init__(pair=True, scale=scale)

@@ -33,8 +33,7 @@ from tunesmith.models.forward import batch_rows, in_eval_mode
 from tunesmith.models.fused import fused
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
 from tunesmith.spec.schema import Store
-from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoded, Encoding
-from tunesmith.tasks.windows import WINDOW
+from tunesmith.tasks.base import ABOUT_A_ROW, FOR_THE_LOSS, PARTS, Batch, Encoded, Encoding, parts_of
 from tunesmith.train.head import for_the_loss
 
 Watch = Callable[[int, int], None]
@@ -85,7 +84,7 @@ class PrefixTask:
         else:
             batch = for_the_loss(rows)
             batch[self.main_input] = torch.zeros(()).expand(len(rows), *self.cut.main[1:])
-        batch[GIVEN] = padded([row["stored"] for row in rows])
+        batch[GIVEN] = padded([part["stored"] for part in parts_of(rows)])
         return batch
 
 
@@ -150,11 +149,14 @@ def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -
         cut = find_cut(model, _inputs(model, task, _example(encodings), next(model.parameters()).device), depth)
     except ModelError as error:
         return Used(depth, False, error.issues[0].found)
+    texts = _texts(encodings)
     per_token = int(np.prod(cut.example[2:])) if len(cut.example) == 3 else int(np.prod(cut.example[1:]))
-    tokens = sum(sum(encoding.lengths) if len(cut.example) == 3 and model.main_input_name == "input_ids" else
-                 len(encoding.rows) * (cut.example[1] if len(cut.example) == 3 else 1) for encoding in encodings)  # fmt: skip
+    if len(cut.example) == 3 and model.main_input_name == "input_ids":
+        tokens = sum(length for _, length in texts)
+    else:
+        tokens = len(texts) * (cut.example[1] if len(cut.example) == 3 else 1)
     size = per_token * tokens * np.dtype(wish.options.dtype).itemsize
-    rows = sum(len(encoding.rows) for encoding in encodings)
+    rows = len(texts)
     if size > wish.options.max_gb * 1e9:
         return Used(depth, False, f"it would take {size / 1e9:.1f} GB, more than store.max_gb: {wish.options.max_gb:g}", rows, bytes=size)
     return cut, Used(depth, True, f"{rows} rows are read {wish.passes:g} times", rows, bytes=size)
@@ -167,8 +169,8 @@ def _stored(
     started, root, plain = time.perf_counter(), wish.folder, list(encodings)
     try:
         shelf = Shelf(root, _kind(model, cut, wish.options))
-        rows = [row for encoding in encodings for row in encoding.rows]
-        lengths = [length for encoding in encodings for length in encoding.lengths]
+        texts = _texts(encodings)
+        rows, lengths = [row for row, _ in texts], [length for _, length in texts]
         keys = [_key(row) for row in rows]
         found = shelf.find(keys)
         missing = list({key: n for n, key in enumerate(keys) if key not in found.rows}.values())
@@ -193,10 +195,24 @@ def _stored(
         return plain, replace(used, used=False, reason=f"it could not be written: {error.strerror or error} ({error.filename or root})")
     if gone := len(set(keys) - states.keys()):
         return plain, replace(used, used=False, reason=f"{gone} rows were removed by another program while it was filled")
-    each = iter(keys)
-    out = [replace(e, rows=[{**row, "stored": states[next(each)]} for row in e.rows]) for e in encodings]
+    stored = {id(row): {**row, "stored": states[key]} for row, key in zip(rows, keys, strict=True)}
+    out = [replace(e, rows=[_with_parts(row, stored) if PARTS in row else stored[id(row)] for row in e.rows]) for e in encodings]
     seconds = time.perf_counter() - started
     return out, replace(used, computed=len(missing), damaged=found.damaged, recomputed=len(again), difference=difference, seconds=seconds)
+
+
+def _texts(encodings: Sequence[Encoding]) -> list[tuple[Encoded, int]]:
+    """What the frozen blocks are asked about, each once, with its length: encoded rows, or the texts that they have for parts."""
+    found: dict[int, tuple[Encoded, int]] = {}
+    for encoding in encodings:
+        for row, length in zip(encoding.rows, encoding.lengths, strict=True):
+            for part in row.get(PARTS, (row,)):
+                found[id(part)] = part, len(part["input_ids"]) if PARTS in row else length
+    return list(found.values())
+
+
+def _with_parts(row: Encoded, stored: dict[int, Encoded]) -> Encoded:
+    return {**row, PARTS: [stored[id(part)] for part in row[PARTS]]}
 
 
 def _computed(
@@ -229,7 +245,7 @@ def _difference(model: Any, task: Any, rows: Sequence[Encoded], lengths: Sequenc
 
 
 def _key(row: Encoded) -> bytes:
-    named = sorted(name for name in row if name not in (*FOR_THE_LOSS, "weight", "pad", "stored", WINDOW))
+    named = sorted(name for name in row if name not in (*FOR_THE_LOSS, *ABOUT_A_ROW, "stored"))
     return content_key(part for name in named for part in (name.encode(), np.asarray(row[name])))
 
 
@@ -253,11 +269,10 @@ def _kind(model: Any, cut: Cut, options: Store) -> dict[str, Any]:
 
 def _example(encodings: Sequence[Encoding]) -> list[Encoded]:
     """A few rows of about the median length."""
-    encoding = max(encodings, key=lambda e: len(e.rows))
-    order = sorted(range(len(encoding.rows)), key=lambda n: encoding.lengths[n])
-    middle = len(order) // 2
-    count = EXAMPLE_ROWS if encoding.lengths[order[min(middle + EXAMPLE_ROWS, len(order)) - 1]] != EXAMPLE_ROWS else EXAMPLE_ROWS - 1
-    return [encoding.rows[n] for n in order[max(middle - 1, 0) :][:count]]
+    texts = sorted(_texts([max(encodings, key=lambda e: len(e.rows))]), key=lambda text: text[1])
+    middle = len(texts) // 2
+    count = EXAMPLE_ROWS if texts[min(middle + EXAMPLE_ROWS, len(texts)) - 1][1] != EXAMPLE_ROWS else EXAMPLE_ROWS - 1
+    return [row for row, _ in texts[max(middle - 1, 0) :][:count]]
 
 
 def _inputs(model: Any, task: Any, rows: Sequence[Encoded], device: torch.device) -> Batch:
