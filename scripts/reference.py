@@ -97,7 +97,11 @@ def metrics() -> str:
     from tunesmith.evaluate.metrics import METRICS
 
     lines = [HEADER + "# Metrics", ""]
-    for title, kind in (("One label a row", "class"), ("Several labels a row", "classes"), ("A number a row", "number")):
+    titles = {
+        "class": "One label a row", "classes": "Several labels a row", "number": "A number a row", "answers": "Answers in a text",
+        "spans": "Spans of a text", "text": "A text to be written", "relevant": "Texts that are relevant to a query",
+    }  # fmt: skip
+    for kind, title in titles.items():
         lines += [
             f"## {title}",
             "",

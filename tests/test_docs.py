@@ -36,6 +36,8 @@ def table_for(example: str, folder: Path) -> None:
     elif example in ("similarity", "regression"):
         table = table.select(sentence1="text", sentence2=pl.col("text").reverse(), score=pl.int_range(pl.len()) % 7 / 2)
         table.write_csv(folder / "scores.csv")
+    elif example in ("retrieval", "ranking"):
+        table.select(query="text", passage=pl.format("about {}", pl.col("text").str.slice(0, 12))).write_csv(folder / "pairs.csv")
     elif example == "questions":
         answers = [[{"text": word, "start": text.index(word)}] for text in table["text"] for word in [text.split()[0]]]
         asked = table.select(question=pl.format("what is {}", "label"), context="text", answers=pl.Series(answers))

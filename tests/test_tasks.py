@@ -15,15 +15,20 @@ from hypothesis import strategies as st
 from tests import tiny
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.kinds import KINDS
-from tunesmith.tasks.base import NOTHING, Task
+from tunesmith.tasks.base import NOTHING, Task, parts_of
 from tunesmith.tasks.make import TASKS
+from tunesmith.spec.ranking import Cosine, Embedding, Triplet
+from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.text_classification import TextClassification
-from tunesmith.tasks.text_regression import Scale, SentenceSimilarity, TextRegression
+from tunesmith.tasks.sentence_similarity import SentenceSimilarity, SimilarityApart
+from tunesmith.tasks.text_ranking import TextRanking
+from tunesmith.tasks.text_regression import Scale, TextRegression
 from tunesmith.tasks.text_to_text import Summarization, TextToText, Translation
 from tunesmith.tasks.token_classification import TokenClassification
 
 WORDS = tiny.tokenizer()
+CORPUS = sorted({entry["text"] for row in FeatureExtraction.example()["label"].to_list() for entry in row})
 
 
 def classifiers() -> list[Any]:
@@ -40,6 +45,9 @@ def others() -> list[Any]:
     tasks: list[Task] = [
         TextRegression(), TextRegression(pair=True, scale=Scale(2.0, 3.0)), SentenceSimilarity(), TokenClassification(types),
         QuestionAnswering(), TextToText(), Translation(prefix="say: "), Summarization(label_smoothing=0.1),
+        SimilarityApart(scale=Scale(0.0, 5.0)), TextRanking(corpus=CORPUS, candidates="judged"),
+        *(FeatureExtraction(options=Embedding(loss=loss), corpus=CORPUS) for loss in (Cosine(kind="cosine"), Triplet(kind="triplet"))),
+        FeatureExtraction(corpus=CORPUS),
     ]  # fmt: skip
     return [pytest.param(task, id=f"{task.name}-{number}") for number, task in enumerate(tasks)]
 
@@ -52,10 +60,12 @@ def rows_of(task: Task) -> pl.DataFrame:
 def outputs_of(task: Task, batch: Any) -> Any:
     """What a network that fits the task could say of a batch: random logits of the right shape."""
     draw = torch.Generator().manual_seed(0)
+    if task.head.__name__ == "AutoModel":
+        return SimpleNamespace(last_hidden_state=torch.randn(*batch["input_ids"].shape, 8, generator=draw))
     if task.kind == "answers":
         starts, ends = (torch.randn(batch["input_ids"].shape, generator=draw) for _ in range(2))
         return SimpleNamespace(start_logits=starts, end_logits=ends)
-    width = {"number": 1, "text": len(WORDS)}.get(task.kind) or len(task.model_options["id2label"])
+    width = {"number": 1, "relevant": 1, "text": len(WORDS)}.get(task.kind) or len(task.model_options["id2label"])
     shape = (*batch["labels"].shape, width) if task.kind in ("spans", "text") else (len(batch["input_ids"]), width)
     return SimpleNamespace(logits=torch.randn(shape, generator=draw))
 
@@ -65,7 +75,7 @@ def some(outputs: Any, part: slice) -> Any:
 
 
 def test_every_registered_task_is_covered() -> None:
-    assert {type(v.values[0]) for v in (*classifiers(), *others())} == set(TASKS.values())
+    assert {type(v.values[0]) for v in (*classifiers(), *others())} == set(TASKS.values()) | {SimilarityApart}
     assert set(TASKS) == set(KINDS) and all(TASKS[name].name == name for name in TASKS)
 
 
@@ -79,7 +89,8 @@ class TestContract:
     def test_encoding_keeps_order_and_length(self, task: Task) -> None:
         encoding = task.encode(rows_of(task), WORDS, 64)
         assert len(encoding.rows) == len(encoding.lengths) >= len(rows_of(task))
-        assert [len(row["input_ids"]) for row in encoding.rows] == encoding.lengths and max(encoding.lengths) <= 64
+        assert [max(len(text["input_ids"]) for text in parts_of([row])) for row in encoding.rows] == encoding.lengths
+        assert max(encoding.lengths) <= 64
         assert encoding.cut == 0
 
     def test_encoding_needs_no_labels(self, task: Task) -> None:
@@ -88,17 +99,27 @@ class TestContract:
 
     def test_collating_pads_and_masks(self, task: Task) -> None:
         encoding = task.encode(rows_of(task), WORDS, 64)
-        batch = task.collate(encoding.rows)
-        assert batch["input_ids"].shape == (len(encoding.rows), max(encoding.lengths))
-        assert batch["attention_mask"].sum(1).tolist() == encoding.lengths
+        batch, lengths = task.collate(encoding.rows), [len(text["input_ids"]) for text in parts_of(encoding.rows)]
+        assert batch["input_ids"].shape == (len(lengths), max(lengths))
+        assert batch["attention_mask"].sum(1).tolist() == lengths
 
     def test_the_loss_of_a_batch_is_the_sum_over_its_pieces(self, task: Task) -> None:
-        batch = task.collate(task.encode(rows_of(task), WORDS, 64).rows)
+        rows = task.training(rows_of(task), WORDS, 64).rows
+        batch = task.collate(rows)
         outputs = outputs_of(task, batch)
         whole = task.loss(outputs, batch)
-        halves = [task.loss(some(outputs, slice(i, None, 2)), {k: v[i::2] for k, v in batch.items()}) for i in range(2)]
+        if "allowed" in batch:  # texts of the batch are wrong ones for each other: pieces are refused
+            assert float(whole[1]) == len(rows) and torch.isfinite(whole[0])
+            return
+        places, found = 0, []
+        for number in range(len(rows)):
+            size = len(parts_of(rows[number : number + 1]))
+            texts = slice(places, places := places + size)
+            piece = {k: v[texts] if len(v) == len(batch["input_ids"]) else v[number : number + 1] for k, v in batch.items()}
+            piece |= {"queries": torch.zeros(1, dtype=torch.long)} if "queries" in batch else {}
+            found.append(task.loss(some(outputs, texts), piece))
         for part in range(2):
-            assert torch.isclose(whole[part].float(), torch.stack([h[part].float() for h in halves]).sum(), rtol=1e-5)
+            assert torch.isclose(whole[part].float(), torch.stack([one[part].float() for one in found]).sum(), rtol=1e-5)
 
     def test_its_metrics_exist(self, task: Task) -> None:
         assert set(task.metrics) == set(metrics_for(task.kind)) or task.kind == "text"

@@ -125,6 +125,32 @@ def predict(
     commands.predict(run, data, output, top)
 
 
+@app.command(epilog="Example: tunesmith index runs/retrieval passages.csv -o passages.index")
+def index(
+    run: RunPath,
+    data: Annotated[str, typer.Argument(metavar="TEXTS", help="Table with the texts to find; a glob, or an address.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="INDEX", help="Folder to write; an index there is replaced.")],
+    column: Annotated[str | None, typer.Option("--column", metavar="NAME", help="Column with the texts; that of the run if left out.")] = None,
+) -> None:
+    """Embed texts with a run of feature-extraction, and write an index of them to search."""
+    from tunesmith.cli import searching
+
+    searching.index(run, data, output, column)
+
+
+@app.command(epilog='Example: tunesmith search passages.index runs/retrieval "where is my parcel" -k 5')
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="An index that tunesmith index wrote.")],
+    run: RunPath,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
+    count: Annotated[int, typer.Option("-k", min=1, max=1000, metavar="K", help="How many texts to find for each.")] = 10,
+) -> None:
+    """Find texts of an index by query, with the run that made its vectors."""
+    from tunesmith.cli import searching
+
+    searching.search(index, run, queries, count)
+
+
 @app.command(epilog="Example: tunesmith verify runs/tickets --level 1")
 def verify(
     run: RunPath,

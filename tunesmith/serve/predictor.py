@@ -16,7 +16,7 @@ import polars as pl
 
 from tunesmith.core.errors import DataError, RunError
 from tunesmith.core.records import Issue
-from tunesmith.core.rundir import RunDir, disk_errors, existing_run
+from tunesmith.core.rundir import RunDir, disk_errors, existing_run, sha256_file
 from tunesmith.data.clean import cleaned_text
 from tunesmith.data.columns import text_columns
 from tunesmith.data.load import SOURCE
@@ -28,6 +28,7 @@ from tunesmith.evaluate.numbers import INTERVAL, with_intervals
 from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
+from tunesmith.models.save import learned_weights
 from tunesmith.serve.marked import texts_to_mark, write_conll
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.kinds import OF_CLASSES
@@ -72,16 +73,23 @@ class Predictor:
         if "train" not in run.manifest["stages"]:
             remedy = "Run the same command again until it is done."
             raise RunError(Issue(str(run.path), "must be a finished run", "no trained model yet", remedy))
+        self.path = run.path
         self.spec = read_resolved(run.path / "resolved.yaml")
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
         self.columns: list[str] = list(profile["columns"]["text"])
+        self.found = str(profile["columns"].get("found"))
         if self.spec.task == TextRanking.name:
-            self.columns.append(profile["columns"]["found"])
+            self.columns.append(self.found)
         self.task = make_task(self.spec, self.labels, _form_of_rows(self.columns, profile))
         self.half, self.threshold = (_measured(run, name) for name in (INTERVAL, THRESHOLD))
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
         self.model: Any = load_shipped(self.task.head, run.path / "model", self.spec.model.trust_remote_code)
+
+    @property
+    def weights(self) -> str:
+        """The fingerprint of the weights."""
+        return sha256_file(learned_weights(self.path / "model")[0])
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """One Prediction per text, in order; pairs of texts for a model of sentence pairs."""

@@ -1,0 +1,190 @@
+"""Texts found by their vectors: an index of many texts on disk, searched by query.
+
+Few texts are compared one by one. Many are in a graph of neighbours (HNSW, Malkov & Yashunin 2020, by usearch): a search looks at a few
+hundred of them, and misses some. How many is measured when the index is made, on texts of its own, and told by every search.
+Shape suffixes: N = queries, M = texts of the index, E = width, K = texts that are found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tunesmith.core.errors import DataError, RunError
+from tunesmith.core.records import Issue
+from tunesmith.core.rundir import disk_errors
+
+EXACT_TEXTS = 20_000
+"""Most texts that are compared one by one: a search of them takes a few milliseconds."""
+CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 128
+"""Neighbours of a text in the graph; texts looked at when one is added, and when one is searched for."""
+CHUNK, MEASURED, DEPTH = 8192, 256, 10
+FORMAT = 1
+META, TEXTS, VECTORS, GRAPH = "index.json", "texts.parquet", "vectors.npy", "graph.usearch"
+Vectors = Callable[[Sequence[str]], np.ndarray]
+Watch = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index is: texts, width, whether they are compared one by one, the share of the true ten nearest that a search finds, and
+    the fingerprint of the weights that made the vectors."""
+
+    texts: int
+    width: int
+    exact: bool
+    recall: float
+    weights: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Found:
+    """A text that was found: its number in the index, the text, and the cosine."""
+
+    number: int
+    text: str
+    score: float
+
+
+class Index:
+    """An index that was made before, opened without reading its vectors into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.about = _about(folder)
+        self.texts = pl.scan_parquet(folder / TEXTS)
+        self.vectors = np.load(folder / VECTORS, mmap_mode="r")
+        self.graph = None if self.about.exact else _graph(self.about.width).restore(str(folder / GRAPH), view=True)
+
+    def nearest(self, query_NE: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (N, K) and cosines (N, K) of the nearest texts of each query, the nearest first."""
+        count = min(count, self.about.texts)
+        if self.graph is None:
+            return _one_by_one(query_NE, self.vectors, count)
+        found = self.graph.search(query_NE, count)
+        keys_NK = np.asarray(found.keys).reshape(len(query_NE), -1).astype(np.int64)
+        cosine_NK = np.einsum("ne,nke->nk", query_NE, self.vectors[keys_NK].astype(np.float32))
+        order_NK = np.argsort(-cosine_NK, axis=1, kind="stable")
+        return np.take_along_axis(keys_NK, order_NK, 1), np.take_along_axis(cosine_NK, order_NK, 1)
+
+    def search(self, query_NE: np.ndarray, count: int = DEPTH) -> list[list[Found]]:
+        """The nearest texts of each query."""
+        keys_NK, cosine_NK = self.nearest(query_NE, count)
+        wanted = pl.LazyFrame({"number": np.unique(keys_NK)}, schema={"number": pl.UInt32})
+        rows = self.texts.with_row_index("number").join(wanted, on="number", how="semi").collect()
+        text_of = dict(zip(rows["number"], rows["text"], strict=True))
+        pairs = zip(keys_NK.tolist(), cosine_NK.tolist(), strict=True)
+        return [[Found(key, text_of[key], score) for key, score in zip(keys, scores, strict=True)] for keys, scores in pairs]
+
+
+def make_index(tables: Iterator[pl.Series], vectors: Vectors, weights: str, folder: Path, watch: Watch) -> About:
+    """Embed texts and write an index of them; it appears only when it is complete.
+
+    Args:
+        tables: the texts, in pieces; empty ones are left out, and equal ones are one.
+        vectors: gives the vectors of texts, of length one.
+        weights: fingerprint of what made the vectors.
+        folder: where the index will be; an index that is there is replaced.
+        watch: hears of texts that are done.
+
+    Raises:
+        DataError: there is no text.
+        RunError: there are many texts and usearch is not installed.
+    """
+    writing = folder.with_name(f".{folder.name}.writing")
+    with disk_errors(folder):
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir(parents=True)
+        texts = pl.concat([*tables], how="vertical").unique(maintain_order=True)
+        texts = texts.filter(texts.str.strip_chars() != "").rename("text")
+        if not len(texts):
+            raise DataError(Issue("index", "must have texts", "none"))
+        exact = len(texts) <= EXACT_TEXTS
+        graph = None if exact else _graph_to_fill(texts, vectors)
+        texts.to_frame().write_parquet(writing / TEXTS)
+        about = _filled(texts, vectors, (writing, weights), graph, watch)
+        (writing / META).write_text(json.dumps(asdict(about), indent=1) + "\n", "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(writing, folder)
+    return about
+
+
+def _filled(texts: pl.Series, vectors: Vectors, place: tuple[Path, str], graph: Any, watch: Watch) -> About:
+    """Write vectors and graph; gives what the index is."""
+    folder, weights = place
+    width, rows = int(vectors([texts[0]]).shape[1]), len(texts)
+    kept = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, (rows, width))
+    for start in range(0, rows, CHUNK):
+        part = slice(start, min(start + CHUNK, rows))
+        kept[part] = vectors(texts[part].to_list())
+        if graph is not None:
+            graph.add(np.arange(part.start, part.stop, dtype=np.uint64), kept[part])
+        watch(part.stop)
+    kept.flush()
+    if graph is None:
+        return About(rows, width, True, 1.0, weights)
+    graph.save(str(folder / GRAPH))
+    return About(rows, width, False, _recall(graph, kept), weights)
+
+
+def _recall(graph: Any, kept_ME: np.ndarray) -> float:
+    """Share of the true ten nearest texts that the graph finds, for texts spread evenly over the index that are moved a little.
+
+    They are moved, because a text itself is always found.
+    """
+    draw = np.random.default_rng(0)
+    asked_NE = kept_ME[:: max(len(kept_ME) // MEASURED, 1)][:MEASURED].astype(np.float32)
+    asked_NE = asked_NE + draw.normal(0, 0.3 / np.sqrt(asked_NE.shape[1]), asked_NE.shape).astype(np.float32)
+    asked_NE /= np.linalg.norm(asked_NE, axis=1, keepdims=True)
+    true_NK, _ = _one_by_one(asked_NE, kept_ME, DEPTH)
+    found_NK = np.asarray(graph.search(asked_NE, DEPTH).keys).reshape(len(asked_NE), -1)
+    return float(np.mean([np.isin(true, found).mean() for true, found in zip(true_NK, found_NK, strict=True)]))
+
+
+def _one_by_one(query_NE: np.ndarray, text_ME: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and cosines of the `count` nearest of all texts, looked at in pieces."""
+    best_N0 = np.zeros((len(query_NE), 0))
+    keys, scores = best_N0.astype(np.int64), best_N0
+    for start in range(0, len(text_ME), 16 * CHUNK):
+        block_NM = query_NE @ np.asarray(text_ME[start : start + 16 * CHUNK], np.float32).T
+        keys = np.hstack([keys, np.broadcast_to(np.arange(start, start + block_NM.shape[1]), block_NM.shape)])
+        scores = np.hstack([scores, block_NM])
+        chosen_NK = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        keys, scores = np.take_along_axis(keys, chosen_NK, 1), np.take_along_axis(scores, chosen_NK, 1)
+    return keys, scores
+
+
+def _graph(width: int) -> Any:
+    """An empty graph of vectors of this width."""
+    try:
+        from usearch.index import Index as Graph
+    except ImportError as error:
+        remedy = 'Install it: pip install "tunesmith[search]".'
+        raise RunError(Issue("usearch", f"must be installed to search more than {EXACT_TEXTS:,} texts", "not there", remedy)) from error
+    return Graph(
+        ndim=width, metric="ip", dtype="bf16", connectivity=CONNECTIVITY, expansion_add=WHILE_BUILDING, expansion_search=WHILE_SEARCHING
+    )
+
+
+def _graph_to_fill(texts: pl.Series, vectors: Vectors) -> Any:
+    return _graph(int(vectors([texts[0]]).shape[1]))
+
+
+def _about(folder: Path) -> About:
+    try:
+        content = json.loads((folder / META).read_text("utf-8"))
+        about = About(**content)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(Issue(str(folder), "must be an index", reason, "Make one: tunesmith index RUN TEXTS -o INDEX.")) from error
+    if about.format != FORMAT:
+        raise RunError(Issue(str(folder), f"must be an index of format {FORMAT}", str(about.format), "Make it again."))
+    return about
