@@ -26,6 +26,7 @@ from tunesmith.tasks.base import Encoding
 from tunesmith.train.batches import StepBatch
 from tunesmith.train.fit import make_learner
 from tunesmith.train.loop import train_steps
+from tunesmith.train.precision import measure_rates
 
 WIDTH = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1536}
 WORDS = {"vocab_size": 30522, "num_labels": 77, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -77,9 +78,10 @@ class Bare:
         return outputs.logits.float().square().mean(), torch.tensor(1)
 
 
-def seconds(model: Any, batch: dict[str, torch.Tensor], call: Any, repeats: int) -> float:
+def seconds(model: Any, batch: dict[str, torch.Tensor], call: Any, repeats: int, precision: str) -> float:
     """Median seconds of a step after two that warm up."""
-    spec = load_spec({"name": "steps", "data": {"train": "unused"}, "train": {"learning_rate": 1e-5, "epochs": 1, "batch_size": ROWS}})
+    train = {"learning_rate": 1e-5, "epochs": 1, "batch_size": ROWS, "precision": precision}
+    spec = load_spec({"name": "steps", "data": {"train": "unused"}, "train": train})
     learner, times = make_learner(model, spec, 1000), []
 
     def batches() -> Iterator[StepBatch]:
@@ -93,9 +95,10 @@ def seconds(model: Any, batch: dict[str, torch.Tensor], call: Any, repeats: int)
     return statistics.median(times[2:])
 
 
-def product_rate() -> float:
+def product_rate(precision: str) -> float:
     """GFLOP/s of a product of 1,536 × 384 and 384 × 1,536, the shape of a feed-forward layer here: median of twenty."""
-    a, b, times = torch.randn(ROWS * TOKENS, 384), torch.randn(384, 1536), []
+    kind, times = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision], list[float]()
+    a, b = torch.randn(ROWS * TOKENS, 384).to(kind), torch.randn(384, 1536).to(kind)
     for _ in range(25):
         started = time.perf_counter()
         a @ b
@@ -131,20 +134,23 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--operators", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"))
     options = parser.parse_args()
-    rate = product_rate()
-    print(f"matrix products alone: {rate:.0f} GFLOP/s in float32", flush=True)
+    fast = measure_rates(torch.device("cpu")).fast_bfloat16
+    precision = options.precision or ("bfloat16" if fast else "float32")
+    rate = product_rate(precision)
+    print(f"matrix products alone: {rate:.0f} GFLOP/s in {precision}", flush=True)
     for name in options.families or FAMILIES:
         torch.manual_seed(0)
         model, batch = FAMILIES[name]()
         model.train()
-        plain = seconds(model, batch, model, options.repeats)
+        plain = seconds(model, batch, model, options.repeats, precision)
         rows = [{"input_ids": row.tolist(), "pad": 0} for row in batch.get("input_ids", torch.zeros(ROWS, 1, dtype=torch.long))]
         model = placed(model)
-        shortcuts = Shortcuts(model, [Encoding(rows, [TOKENS] * ROWS, 0)], linear_decay=True)
+        shortcuts = Shortcuts(model, [Encoding(rows, [TOKENS] * ROWS, 0)], linear_decay=True, bfloat16=precision == "bfloat16")
         if "input_ids" in batch:
             batch = {**batch, "input_ids": torch.tensor([row["input_ids"] for row in shortcuts.encodings[0].rows])}
-        ours = seconds(model, batch, model, options.repeats)
+        ours = seconds(model, batch, model, options.repeats, precision)
         print(f"{name:<10} plain {plain * 1e3:7.1f} ms  ours {ours * 1e3:7.1f} ms  {arithmetic(model, batch, ours, rate)}", flush=True)
         print(f"           {operators(model, batch, options.operators)}", flush=True)
         if options.compile:
@@ -154,7 +160,7 @@ def main() -> None:
             model.zero_grad()
             cost = time.perf_counter() - started
             print(
-                f"           compiled {seconds(model, batch, compiled, options.repeats) * 1e3:7.1f} ms, {cost:.0f} s to compile", flush=True
+                f"           compiled {seconds(model, batch, compiled, options.repeats, precision) * 1e3:7.1f} ms, {cost:.0f} s to compile", flush=True
             )
 
 

@@ -303,7 +303,8 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
             if isinstance(data.split, ByTime):
                 remedy = "Too many rows share a moment to be cut there: choose another data.split, or give the tables."
             elif parts.units < len(splits["train"]) / 2:
-                remedy = f"All rows belong to {parts.units} clusters of near-duplicates or groups, which are never cut: {APART}"
+                apart = APART_TEXTS if spec.kind == "relevant" and data.contexts == "together" else APART
+                remedy = f"All rows belong to {parts.units} clusters of near-duplicates or groups, which are never cut: {apart}"
             issues.append(Issue(f"the {name} split", "must have rows", f"none{after}", remedy))
     classes = label_counts(splits["train"]["label"])
     if spec.kind in OF_CLASSES and splits["train"].height and len(classes) < 2:
@@ -323,6 +324,7 @@ def _too_many_folds(units: int, spec: Spec) -> list[Issue]:
     return [Issue("evaluate.folds", f"must be at most {units - needed}, for {units} clusters and groups", str(asked), remedy)]
 
 
+APART_TEXTS = "set data.contexts: apart to let queries for one text part, or data.near_duplicates: null to let look-alikes part."
 APART = "raise data.near_duplicates.jaccard, or set data.near_duplicates: null to let look-alikes part."
 
 

@@ -123,8 +123,11 @@ def _pretrained(model: Model, head: Any, **options: Any) -> Any:
 
 def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None:
     """A new head is what fine-tuning is for; anything else that the checkpoint lacks would be random, and must not be."""
-    inner = "" if network.can_generate() else network.base_model_prefix + "."  # a writer's output layer is not to be random either
-    lacking = sorted(name for name in absent if name.startswith(inner) and ".pooler." not in name)
+    from tunesmith.models.anatomy import has_head
+
+    whole = network.can_generate() or not has_head(network)  # a writer's output layer is not to be random either
+    inner = "" if whole else network.base_model_prefix + "."
+    lacking = sorted(name for name in absent if name.startswith(inner) and "pooler." not in name)
     if lacking:
         found = f"{len(lacking)} weights that {type(network).__name__} needs are absent or of another size, such as {lacking[0]}"
         raise ModelError(

@@ -101,7 +101,7 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
     if facts.targets_p99 is not None:
         derived["generation.max_new_tokens"] = _max_new_tokens(facts)
     if spec.task == "sentence-similarity":
-        derived["embedding.reading"] = _reading(facts.embeds)
+        derived["embedding.reading"] = _reading(spec, facts.embeds)
     if spec.task == "text-ranking":
         derived["ranking.candidates"] = _candidates(facts)
     derived |= (by_kind := _by_kind(spec, derived.get("embedding.reading")))
@@ -121,10 +121,12 @@ def with_reading(spec: Spec, embeds: bool) -> Spec:
     """The spec with the way in which two texts are read, where it leaves that open; `embeds` as in Facts."""
     if spec.task != "sentence-similarity" or spec.embedding.reading is not None:
         return spec
-    return spec.model_copy(update={"embedding": spec.embedding.model_copy(update={"reading": _reading(embeds)[0]})})
+    return spec.model_copy(update={"embedding": spec.embedding.model_copy(update={"reading": _reading(spec, embeds)[0]})})
 
 
-def _reading(embeds: bool) -> tuple[str, str]:
+def _reading(spec: Spec, embeds: bool) -> tuple[str, str]:
+    if isinstance(spec.strategy, (Features, Prompts)):
+        return "together", f"{spec.strategy.kind} needs a head"
     return ("apart", "the model was made to embed sentences") if embeds else ("together", "the model was not made to embed sentences")
 
 

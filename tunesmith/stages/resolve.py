@@ -17,6 +17,7 @@ from tunesmith.stages.context import SPLITS, Context
 from tunesmith.stages.find_rate import FILE as RANGE_FILE
 from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
+from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task
 from tunesmith.train.precision import measure_rates
 
@@ -57,4 +58,7 @@ def resolve(context: Context, stage: StageWriter) -> None:
         claim = f"Targets of the {split} split that are longer than an answer may be, and were cut"
         counted = (encoding.cut_targets, "rows", len(encoding.rows))
         stage.find(Finding(f"data/truncated_targets/{split}", claim, *counted, source="measured", artefact=artefact))
+    if isinstance(context.task, FeatureExtraction):
+        claim, cut = "Texts of the corpus that were cut", context.task.cut_texts(context.processor, int(context.spec.model.max_length or 0))
+        stage.find(Finding("data/truncated_corpus", claim, cut, "texts", len(context.corpus), source="measured", artefact=artefact))
     context.watch(Progress("resolve", 1, 1, note=f"at most {context.spec.model.max_length} tokens a row"))

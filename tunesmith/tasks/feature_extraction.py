@@ -71,6 +71,10 @@ class FeatureExtraction(Task):
             self._encoded[max_length] = texts
         return self._encoded[max_length]
 
+    def cut_texts(self, processor: Processor, max_length: int) -> int:
+        """How many texts of the corpus lose tokens."""
+        return self._texts(processor, max_length).cut
+
     def training(self, rows: pl.DataFrame, processor: Processor, max_length: int) -> Encoding:
         """A row for each query and text relevant to it; with the loss by cosine, for each judged text."""
         texts = self._texts(processor, max_length)
