@@ -100,6 +100,7 @@ def metrics() -> str:
     titles = {
         "class": "One label a row", "classes": "Several labels a row", "number": "A number a row", "answers": "Answers in a text",
         "spans": "Spans of a text", "text": "A text to be written", "relevant": "Texts that are relevant to a query",
+        "masked": "Masked tokens",
     }  # fmt: skip
     for kind, title in titles.items():
         lines += [
@@ -141,6 +142,7 @@ PROBES = {
     "label smoothing": "train.label_smoothing=0.1",
     "class weights": "train.class_weights=balanced",
     "range test": "train.learning_rate=find",
+    "adaptation to unlabelled texts": "model.adapt={texts: texts.txt}",
 }
 
 

@@ -47,6 +47,7 @@ def table_for(example: str, folder: Path) -> None:
         table.with_columns(pl.Series("tags", tags)).drop("label").write_csv(folder / "tagged.csv")
     else:
         table.write_csv(folder / "tickets.csv")
+        (folder / "texts.txt").write_text("\n".join(tiny.table(60, seed=1)["text"]))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -56,7 +57,7 @@ def test_every_example_spec_runs(path: Path, tmp_path: Path, tiny_bert: Path) ->
     table_for(path.stem, tmp_path)
     (tmp_path / path.name).write_text(path.read_text())
     epochs = 3 if path.stem == "gradual" else 1
-    loop = [] if path.stem in ("quick", "few_rows") else [f"train.epochs={epochs}"]
+    loop = [] if path.stem in ("quick", "few_rows", "adapted") else [f"train.epochs={epochs}"]
     folds = [] if path.stem == "few_rows" else ["evaluate.folds=null"]
     spec = load_spec(tmp_path / path.name, [f"model.name={tiny_bert}", "evaluate.resamples=100", *loop, *folds])
     assert tunesmith.run(spec, tmp_path / "runs").report_path.exists()

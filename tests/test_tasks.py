@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from tests import tiny
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.kinds import KINDS
-from tunesmith.tasks.base import NOTHING, Task, parts_of
-from tunesmith.tasks.make import TASKS
 from tunesmith.spec.ranking import Cosine, Embedding, Triplet
+from tunesmith.tasks.base import NOTHING, Task, parts_of
 from tunesmith.tasks.feature_extraction import FeatureExtraction
+from tunesmith.tasks.fill_mask import FillMask
+from tunesmith.tasks.make import TASKS
 from tunesmith.tasks.question_answering import QuestionAnswering
-from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity, SimilarityApart
+from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.text_ranking import TextRanking
 from tunesmith.tasks.text_regression import Scale, TextRegression
 from tunesmith.tasks.text_to_text import Summarization, TextToText, Translation
@@ -47,7 +48,7 @@ def others() -> list[Any]:
         QuestionAnswering(), TextToText(), Translation(prefix="say: "), Summarization(label_smoothing=0.1),
         SimilarityApart(scale=Scale(0.0, 5.0)), TextRanking(corpus=CORPUS, candidates="judged"),
         *(FeatureExtraction(options=Embedding(loss=loss), corpus=CORPUS) for loss in (Cosine(kind="cosine"), Triplet(kind="triplet"))),
-        FeatureExtraction(corpus=CORPUS),
+        FeatureExtraction(corpus=CORPUS), FillMask(),
     ]  # fmt: skip
     return [pytest.param(task, id=f"{task.name}-{number}") for number, task in enumerate(tasks)]
 
@@ -65,8 +66,8 @@ def outputs_of(task: Task, batch: Any) -> Any:
     if task.kind == "answers":
         starts, ends = (torch.randn(batch["input_ids"].shape, generator=draw) for _ in range(2))
         return SimpleNamespace(start_logits=starts, end_logits=ends)
-    width = {"number": 1, "relevant": 1, "text": len(WORDS)}.get(task.kind) or len(task.model_options["id2label"])
-    shape = (*batch["labels"].shape, width) if task.kind in ("spans", "text") else (len(batch["input_ids"]), width)
+    width = {"number": 1, "relevant": 1, "text": len(WORDS), "masked": len(WORDS)}.get(task.kind) or len(task.model_options["id2label"])
+    shape = (*batch["labels"].shape, width) if task.kind in ("spans", "text", "masked") else (len(batch["input_ids"]), width)
     return SimpleNamespace(logits=torch.randn(shape, generator=draw))
 
 
@@ -104,7 +105,8 @@ class TestContract:
         assert batch["attention_mask"].sum(1).tolist() == lengths
 
     def test_the_loss_of_a_batch_is_the_sum_over_its_pieces(self, task: Task) -> None:
-        rows = task.training(rows_of(task), WORDS, 64).rows
+        encode = task.encode if task.kind == "masked" else task.training  # masks are put in between training rows and their loss
+        rows = encode(rows_of(task), WORDS, 64).rows
         batch = task.collate(rows)
         outputs = outputs_of(task, batch)
         whole = task.loss(outputs, batch)

@@ -2,6 +2,7 @@
 
     prepare   read, clean and split the table            data/
     resolve   fill every open value of the spec           resolved.yaml
+    adapt     the model goes on with unlabelled texts, if asked   adapted/
     embed     what the frozen model says, computed once   features/
     certify   what the splits have in common               data/certificate.json
     inspect   labels that are probably wrong, outliers        data/suspects.parquet  review/
@@ -34,7 +35,7 @@ from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import flatten
 from tunesmith.spec.load import dump_spec, load_spec, read_yaml
 from tunesmith.spec.schema import Spec
-from tunesmith.stages import augment, certify, crossvalidate, document, embed, evaluate, inspect, prepare, resolve, train
+from tunesmith.stages import adapt, augment, certify, crossvalidate, document, embed, evaluate, inspect, prepare, resolve, train
 from tunesmith.stages.context import Context, stage_inputs
 from tunesmith.tasks.make import metric_names
 
@@ -44,6 +45,7 @@ Stage = Callable[[Context, StageWriter], None]
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("prepare", prepare.prepare),
     ("resolve", resolve.resolve),
+    ("adapt", adapt.adapt),
     ("embed", embed.embed),
     ("certify", certify.certify),
     ("inspect", inspect.inspect),
@@ -53,8 +55,8 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("crossvalidate", crossvalidate.crossvalidate),
     ("document", document.document),
 )
-CHECKS = STAGES[:5]
-"""What a check of the data alone does: everything before training."""
+CHECKS = tuple((name, stage) for name, stage in STAGES[:6] if name != "adapt")
+"""What a check of the data alone does: everything before training, and no adaptation."""
 
 BEGUN = (".lock", "spec.yaml", ".manifest.json.writing")
 """What a run leaves that was killed before its manifest was there."""
@@ -155,7 +157,7 @@ def _do(context: Context, stages: Sequence[tuple[str, Stage]]) -> None:
 def _claim(rundir: RunDir, spec: Spec) -> None:
     """Bind the directory to this spec and these data, or refuse when it belongs to others."""
     try:
-        data = input_hashes(spec.data)
+        data = input_hashes(spec.data, spec.model.adapt.texts if spec.model.adapt else ())
     except OSError as error:
         raise DataError(Issue(str(error.filename), "must be readable", error.strerror or str(error))) from error
     manifest, remedy = rundir.manifest, "Give this one another name (--name NAME), or delete the directory."

@@ -21,12 +21,12 @@ PARTS: dict[str, type[BaseModel]] = {"data": Data, "model": Model, "train": Trai
 OWN = ("name", "seed", "task", *PARTS)
 
 
-def fit(table: Any, target: str, runs: Path | str = "runs", watch: Watch | None = None, **dials: Any) -> Run:
+def fit(table: Any, target: str | None = None, runs: Path | str = "runs", watch: Watch | None = None, **dials: Any) -> Run:
     """Train on a table in memory and give the finished run.
 
     Args:
         table: polars or pandas DataFrame, or a list of dicts.
-        target: column with the label.
+        target: column with the label; none for task="fill-mask", which needs no labels.
         runs: folder of all runs.
         watch: hears of progress.
         dials: any value of the spec by its own name (`learning_rate=1e-4`, `text="body"`, `epochs=3`), whole parts
@@ -47,7 +47,7 @@ def fit(table: Any, target: str, runs: Path | str = "runs", watch: Watch | None 
         path = folder / f"{content}.parquet"
         os.replace(temporary, path)
     raw.setdefault("name", f"table-{content[:8]}")
-    raw["data"] = {**raw.get("data", {}), "train": str(path), "label": target}
+    raw["data"] = {**raw.get("data", {}), "train": str(path), **({"label": target} if target is not None else {})}
     return run(load_spec(raw), runs, watch)
 
 

@@ -100,6 +100,11 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
         yield "steps", str(answer.steps) if answer.steps else "none: a head on frozen features"
         folds = answer.resolved.spec.evaluate.folds if answer.resolved else None
         folded = f", of that {_duration(answer.fold_seconds)} for {folds} models of cross-validation" if folds else ""
+        if answer.adapted_texts:
+            adaptation = (
+                f"to {answer.adapted_texts:,} unlabelled texts, about {_duration(answer.adapt_seconds)}, which is part of the time below"
+            )
+            yield "adaptation", adaptation
         yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps{folded}"
         yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
         if answer.recompute is not None:
@@ -265,6 +270,9 @@ def predict(path: Path, data: str, output: Path, top: int) -> None:
     with console.status("Predicting") as status:
         rows = predictor.predict_file(data, output, top, lambda done: status.update(f"Predicting: {done:,} rows"))
     _say(f"Wrote {rows:,} rows to [bold]{output}[/].")
+    if predictor.unfilled:
+        mask = _plain(str(predictor.processor.mask_token))
+        _say(f"[yellow]{predictor.unfilled:,} of them hold no {mask} and were left as they are: predicted is null there.[/]")
 
 
 def verify(path: Path, level: int) -> None:

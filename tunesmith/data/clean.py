@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -128,6 +128,12 @@ def clean_targets(table: pl.DataFrame, *, copies: bool) -> Cleaned:
     return Cleaned(_without(rows, ~first, Reason.DUPLICATE, same, gone), _all(gone), changed)
 
 
+def clean_texts(table: pl.DataFrame) -> Cleaned:
+    """One plain table of texts without labels, cleaned: without empty ones and duplicates. Only NFC changes them; `label` is the text."""
+    cleaned = clean_targets(table.with_columns(label=pl.col("text")), copies=True)
+    return replace(cleaned, normalised=cleaned.normalised // 2)  # text and label are one, and changed alike
+
+
 def clean_relevant(table: pl.DataFrame, *, together: bool) -> Cleaned:
     """One plain table of queries and judged texts, cleaned, with a row for each query; useless judgements leave, each with a reason.
 
@@ -220,11 +226,14 @@ def without_reviewed(rows: pl.DataFrame, details: Mapping[str, str]) -> tuple[pl
     return _without(rows, pl.col("id").is_in(list(details)), Reason.REVIEWED, detail, gone), _all(gone)
 
 
-def without_near_duplicates(rows: pl.DataFrame, clusters: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The first row of each cluster and label, and those that left; `clusters` has the cluster number of each row."""
+def without_near_duplicates(rows: pl.DataFrame, clusters: pl.Series, *, labelled: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The first row of each cluster and label, and those that left; `clusters` has the cluster number of each row.
+
+    `labelled`: false where the label is the text, which differs within a cluster.
+    """
     gone: list[pl.DataFrame] = []
     marked = rows.with_columns(clusters.alias("_cluster"))
-    key = pl.struct("_cluster", label_text(rows["label"]).alias("_label"))
+    key = pl.struct("_cluster", (label_text(rows["label"]) if labelled else pl.lit("")).alias("_label"))
     kept = _without(marked, ~key.is_first_distinct(), Reason.NEAR_DUPLICATE, pl.format("like {}", pl.col("source").first().over(key)), gone)
     return kept.drop("_cluster"), _all(gone)
 

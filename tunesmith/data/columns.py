@@ -13,12 +13,13 @@ from tunesmith.core.records import Issue
 from tunesmith.data.label_forms import LISTS, TEXTS, form_of
 from tunesmith.data.load import SOURCE
 from tunesmith.data.marked import KEPT_BESIDE, beside, span_columns
+from tunesmith.data.moments import moments
 from tunesmith.data.numbers import numbers
 from tunesmith.data.relevant import negative_column, ranked_columns
 from tunesmith.data.sources.place import SPLIT_NAMES
 from tunesmith.data.spans import answer_column, context_groups, question_columns
 from tunesmith.data.targets import source_and_target, target_texts
-from tunesmith.spec.kinds import PAIRED, Kind, kind_of
+from tunesmith.spec.kinds import PAIRED, TEXT_LABELS, Kind, kind_of
 from tunesmith.spec.schema import ByColumn, ByTime, Data
 
 TEXT_NAMES = (
@@ -86,24 +87,26 @@ def choose_columns(table: pl.DataFrame, data: Data, task: str = "text-classifica
     elif kind == "spans":
         tokens, label = span_columns(free, data.text, asked, why)
         text = tokens or _infer_text(free, label, why)
+    elif kind == "masked":
+        text, label = data.text or _only_text(free, why) or _infer_text(free, None, why), None
     else:
         text = data.text or (question_columns(free.columns) if kind == "answers" else _infer_text(free, asked, why))
         label = asked or _label_of_kind(free, text, why, kind)
     why |= {name: "named in the spec" for name in (*text, label) if name and name not in why}
-    if len(names) == 1:
+    if len(names) == 1 and kind != "masked":
         found = f"one column, {names[0]!r}"
         remedy = "If cells are separated by another character, set data.delimiter."
         raise DataError(Issue("data.train", "must have a text and a label column", found, remedy))
     if not text:
         issues.append(Issue("data.text", "must be found among the columns", _listed(names), "Set data.text to the column with the text."))
-    if not label:
+    if not label and kind != "masked":
         issues.append(
             Issue("data.label", "must be found among the columns", _listed(names), "Set data.label to the column with the label.")
         )
     if text and len(text) == 1 and task in PAIRED:
         remedy = f"Set data.text to the two columns: {'[question, context]' if kind == 'answers' else '[sentence1, sentence2]'}."
         issues.append(Issue("data.text", f"must be two columns for {task}", text[0], remedy))
-    if text and len(text) > 1 and kind == "text":
+    if text and len(text) > 1 and kind in TEXT_LABELS:
         issues.append(Issue("data.text", f"must be one column for {task}", ", ".join(text), "Name the column with the source."))
     if issues:
         raise DataError(issues)
@@ -158,6 +161,8 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
         raise DataError(issues)
     if columns.kind == "number":
         label = numbers(table[str(columns.label)])
+    elif columns.kind == "masked":
+        label = target_texts(table[columns.text[0]])
     elif columns.kind == "text":
         label = target_texts(table[str(columns.label)])
     elif columns.kind in ("answers", "spans", "relevant"):  # read before, with what stands beside them
@@ -177,31 +182,6 @@ def plain_table(table: pl.DataFrame, columns: Columns, data: Data) -> pl.DataFra
     if columns.place and columns.place in table.columns:
         more.append(_places(table[columns.place]).alias("place"))
     return texts.drop("source").with_columns(more)
-
-
-def moments(column: pl.Series) -> pl.Series:
-    """Microseconds since 1970 of dates, times, ISO 8601 text or numbers (seconds); null where a cell is none of these."""
-    name = f"column {column.name!r}"
-    if column.dtype.is_numeric():
-        whole = column.cast(pl.Float64).fill_nan(None)
-        return (whole * 1e6).cast(pl.Int64, strict=False)
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("us")).cast(pl.Int64)
-    if column.dtype != pl.String:
-        raise DataError(Issue(name, "must hold dates or times", str(column.dtype), "Write them as 2024-05-31 or 2024-05-31T14:00:00Z."))
-    text = (
-        column.str.strip_chars().str.replace(r"(?i)z$", "+00:00").str.replace(r"^(\d{4})/(\d\d)/(\d\d)", "$1-$2-$3").str.replace(" ", "T")
-    )
-    parsed = text.to_frame("t").select(
-        pl.coalesce(
-            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.convert_time_zone("UTC").dt.epoch("us"),
-            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us").dt.epoch("us"),
-            pl.col("t").str.to_datetime("%Y-%m-%dT%H:%M", strict=False, time_unit="us").dt.epoch("us"),
-            pl.col("t").str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.epoch("us"),
-            (pl.col("t").str.extract(r"^(\d{9,10}(?:\.\d+)?)$").cast(pl.Float64) * 1e6).cast(pl.Int64),
-        )
-    )
-    return parsed.to_series()
 
 
 def _names(column: pl.Series, field: str) -> pl.Series:
@@ -285,6 +265,15 @@ def _infer_text(table: pl.DataFrame, label: str | None, why: dict[str, str]) -> 
     best = max(wordy, key=lambda name: wordy[name])
     why[best] = f"the longest text: {wordy[best]:.0f} characters on average"
     return (best,)
+
+
+def _only_text(table: pl.DataFrame, why: dict[str, str]) -> tuple[str, ...]:
+    """The column of a table that has no other."""
+    names = [name for name in table.columns if name != SOURCE]
+    if len(names) != 1 or table.schema[names[0]] != pl.String:
+        return ()
+    why[names[0]] = "the only column"
+    return (names[0],)
 
 
 def _text_facts(column: pl.Series) -> tuple[float, float]:

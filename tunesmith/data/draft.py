@@ -14,29 +14,22 @@ import yaml
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 from tunesmith.data.clean import SPLITS
-from tunesmith.data.columns import Columns, choose_columns
+from tunesmith.data.columns import Columns
 from tunesmith.data.consensus import annotator_column, label_columns
+from tunesmith.data.lines import holds_lines
 from tunesmith.data.load import FORMATS, Loaded
-from tunesmith.data.marked import check_spans, read_spans
-from tunesmith.data.numbers import numbers
 from tunesmith.data.open import OWN_FORMATS, is_database, open_tables, refuse_other_folder
-from tunesmith.data.relevant import check_relevant, read_relevant, speaks_of_ranking
+from tunesmith.data.recognise import recognise_task
 from tunesmith.data.sources import hub
 from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
-from tunesmith.data.spans import check_answers, read_answers
-from tunesmith.data.targets import pair_of, task_of
 from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
 from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Data
 
-MOST_GRADES = 10
-OWN_TARGETS = 0.5
-"""Share of the targets that must differ for a table of texts to be written."""
 SEPARATORS = ("|", ";", ",")
 FEW_ROWS = 300
-SAMPLE_ROWS = 500
 WRITER = """\
 model:
   # An encoder with a decoder, such as T5 or BART: a folder on this machine, or a Hugging Face id. The starter writes no texts.
@@ -92,7 +85,7 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     """
     found = _find([paths] if isinstance(paths, str) else list(paths))
     hints = Data(train=found.train, text=tuple(text) or None, label=label)
-    loaded, _ = open_tables(found.train, hints, tasks=OWN_FORMATS)
+    loaded = _opened(found, hints)
     found = _with_siblings(found, loaded, hints)
     task, why, columns = recognise_task(loaded.table, hints)
     lines = [
@@ -113,97 +106,18 @@ def draft_spec(paths: str | Sequence[str], folder: Path, text: Sequence[str] = (
     return "\n".join(lines) + "\n" + _strategy(loaded.table.height, columns.kind) + "\n" + REST
 
 
-def recognise_task(table: pl.DataFrame, hints: Data) -> tuple[str, str, Columns]:
-    """The task that the columns speak for, why, and the columns.
-
-    Raises:
-        DataError: no columns fit a task.
-    """
-    if asked := _answer_columns(table, hints):
-        return "question-answering", f"the answers in {asked.label} are words of {asked.text[1]}", asked
-    if marked := _span_columns(table, hints):
-        return "token-classification", f"the column {marked.label} holds {marked.why[str(marked.label)].rpartition('; ')[2]}", marked
-    if ranked := _ranked_columns(table, hints):
-        why = f"a text that each {ranked.text[0]} finds; task: text-ranking reads both together, to rank a few candidates"
-        return "feature-extraction", why, ranked
-    if written := _written_columns(table, hints):
-        task = task_of(written.text[0], str(written.label))
-        return task, f"{written.label} holds a text of its own for each {written.text[0]}", written
+def _opened(found: Found, hints: Data) -> Loaded:
+    """The rows of the training files: tables, or where they are none, texts a line."""
+    lines = all(holds_lines(Path(path), hints) for path in found.train)
     try:
-        columns = choose_columns(table, hints)
+        loaded = open_tables(found.train, hints, tasks=OWN_FORMATS)[0]
     except DataError:
-        if not _has_decimals(table, numbered := _number_columns(table, hints)):
+        if not lines:
             raise
-        columns = numbered
-    if columns.label is not None and columns.kind == "class" and _has_decimals(table, columns):
-        columns = _number_columns(table, hints)
-    if columns.kind != "number":
-        return "text-classification", "the label names classes", columns
-    why = f"the column {columns.label} holds decimal numbers"
-    return ("sentence-similarity", f"two texts, and {why}", columns) if len(columns.text) > 1 else ("text-regression", why, columns)
-
-
-def _ranked_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
-    """Query and text where the names speak of them; else None."""
-    if not speaks_of_ranking(table.columns):
-        return None
-    try:
-        columns = choose_columns(table, hints, "feature-extraction")
-        read = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative)
-    except DataError:
-        return None
-    return None if check_relevant(read[str(columns.label)]) else columns
-
-
-def _written_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
-    """Source and target where the names speak of them and most targets differ, as classes do not; else None."""
-    pair = pair_of([name for name, kind in table.schema.items() if kind == pl.String])
-    named = {*(hints.text or ()), *([hints.label] if isinstance(hints.label, str) else [])}
-    if pair is None or not named <= {*pair[:2]}:
-        return None
-    columns = choose_columns(table, hints, "text2text-generation")
-    given = table[str(columns.label)].drop_nulls()
-    return columns if given.n_unique() > max(MOST_GRADES, len(given) * OWN_TARGETS) else None
-
-
-def _answer_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
-    """Question, text and answers, where most answers are words of their text; else None."""
-    try:
-        columns = choose_columns(table, hints, "question-answering")
-        if table.schema[str(columns.label)] not in (pl.String, pl.List, pl.Struct):
-            return None
-        read, _ = read_answers(table.head(SAMPLE_ROWS), (columns.text[1], str(columns.label)), hints.answer_start, "data.train")
-    except DataError:
-        return None
-    return None if check_answers(read[str(columns.label)]) else columns
-
-
-def _span_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
-    """Tokens and tags, or text and spans, where most rows are sound; else None."""
-    try:
-        columns = choose_columns(table, hints, "token-classification")
-        read, _ = read_spans(table.head(SAMPLE_ROWS), (columns.text[0], str(columns.label)), columns.why)
-    except DataError:
-        return None
-    return None if check_spans(read[str(columns.label)]) else columns
-
-
-def _number_columns(table: pl.DataFrame, hints: Data) -> Columns:
-    """The columns as a regression would have them; without a label where none can be one."""
-    try:
-        return choose_columns(table, hints, "text-regression")
-    except DataError:
-        return Columns((), None, "number", {})
-
-
-def _has_decimals(table: pl.DataFrame, columns: Columns) -> bool:
-    """True when the label is decimal numbers, of more kinds than classes would have."""
-    if columns.label is None or table.schema[columns.label].is_nested():
-        return False
-    if not (table.schema[columns.label].is_numeric() or table.schema[columns.label] == pl.String):
-        return False
-    given = numbers(table[columns.label]).drop_nulls()
-    return bool(len(given) and not given.is_nan().any() and (given != given.round(0)).any() and given.n_unique() > MOST_GRADES)
+    else:
+        if not lines or len(loaded.table.columns) > 2:
+            return loaded
+    return open_tables(found.train, hints, tasks=("fill-mask",))[0]
 
 
 def _find(paths: list[str]) -> Found:
@@ -318,6 +232,8 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
     text = [_quoted(name) for name in columns.text]
     value = text[0] if len(text) == 1 else f"[{', '.join(text)}]"
     lines = [f"  text: {value}  # {_comment(columns.why[columns.text[0]])}"]
+    if columns.kind == "masked":
+        return lines
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
     if columns.kind in ("number", "answers", "text", "relevant"):
@@ -380,6 +296,8 @@ def _strategy(rows: int, kind: Kind) -> str:
         return WRITER + GUIDANCE.format(kind="full", why="the whole network learns to write")
     if kind == "answers":
         return GUIDANCE.format(kind="full", why="a head that reads tokens needs a network that was trained with it")
+    if kind == "masked":
+        return GUIDANCE.format(kind="full", why="the whole network learns how these texts are written")
     if rows < FEW_ROWS:
         return GUIDANCE.format(kind="features", why="few rows: a head on frozen features is hard to beat")
     return GUIDANCE.format(kind="full", why="enough rows to train every weight")

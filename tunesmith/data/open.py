@@ -21,7 +21,8 @@ from tunesmith.core.records import Issue
 from tunesmith.core.rundir import sha256_file
 from tunesmith.data.columns import choose_columns
 from tunesmith.data.consensus import judgements
-from tunesmith.data.decode import compression_of
+from tunesmith.data.decode import compression_of, find_encoding
+from tunesmith.data.lines import holds_lines, line_batches, read_lines
 from tunesmith.data.load import SOURCE, FileRecord, Loaded, Part, files_of, iter_batches, joined, open_table, read_file, short_names
 from tunesmith.data.sources import hub, remote, sql
 from tunesmith.data.sources.archive import files_in, located
@@ -49,6 +50,8 @@ READ_BY = {"text-spans": SPANS}
 """The task that reads a kind of items, where it has another name."""
 OWN_FORMATS = ("question-answering", SPANS)
 """Tasks whose own formats are read besides tables."""
+LINES = "fill-mask"
+"""The task for which a .txt file is a text a line."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ def open_batches(source: str, data: Data, rows: int, tasks: Sequence[str] = ()) 
     """
     if is_database(source):
         yield from _from_items(open_source(source), shown(source), 0).part.frame.iter_slices(rows)
+    elif LINES in tasks and all(holds_lines(path, data) for path, _ in _files(source)):
+        for path, own in _files(source):
+            yield from line_batches(path, own, find_encoding(path, data.encoding)[0], rows)
     else:
         for path, own in _files(source) if set(tasks) & set(OWN_FORMATS) else ():
             found = _other_format(path, data, tasks)
@@ -198,6 +204,9 @@ def _files(pattern: str) -> list[tuple[Path, str]]:
 
 def _from_file(path: Path, names: tuple[str, str], entry: int, data: Data, tasks: Sequence[str]) -> _Read:
     own, name = names
+    if LINES in tasks and holds_lines(_no_folder(path, own), data):
+        part = read_lines(path, name, data)
+        return _Read(replace(part, file=replace(part.file, path=own)), entry, Counter())
     found = _other_format(_no_folder(path, own), data, tasks)
     if found is None:
         part = read_file(path, name, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tunesmith.data.clean import (
     clean_across,
     clean_relevant,
     clean_targets,
+    clean_texts,
     cleaned_text,
     empty_dropped,
     in_order,
@@ -44,7 +46,7 @@ from tunesmith.data.survey import survey
 from tunesmith.data.targets import check_targets
 from tunesmith.data.uniform import uniform
 from tunesmith.spec.check import matching_files
-from tunesmith.spec.kinds import NEVER_COPIES, OF_CLASSES, UNSTRATIFIED
+from tunesmith.spec.kinds import NEVER_COPIES, OF_CLASSES, TEXT_LABELS, UNSTRATIFIED
 from tunesmith.spec.schema import ByTime, Data, Random, Spec
 
 
@@ -82,8 +84,8 @@ def prepare(spec: Spec) -> Prepared:
     files = {name: table.files for name, table in loaded.items()}
     warnings = [issue for table in loaded.values() for issue in table.issues]
     del loaded
-    writes, plain = spec.kind == "text", spec.kind in ("text", "answers", "relevant")
-    _refuse_labels(tables["train"]["label"], writes)
+    writes, plain = spec.kind in TEXT_LABELS, spec.kind in (*TEXT_LABELS, "answers", "relevant")
+    _refuse_labels(tables["train"]["label"], writes, "data.text" if spec.kind == "masked" else "data.label")
     made = uniform(tables, spec.data, spec.kind)
     agreed = agree(made.tables, spec.data)
     tables, gone = agreed.tables, [agreed.dropped]
@@ -136,13 +138,13 @@ def prepare(spec: Spec) -> Prepared:
     )
 
 
-def _refuse_labels(label: pl.Series, writes: bool) -> None:
+def _refuse_labels(label: pl.Series, writes: bool, named: str) -> None:
     """Nothing.
 
     Raises:
         DataError: the labels of the training table make training impossible.
     """
-    issues = check_targets(label) if writes else check_labels(label)
+    issues = check_targets(label, named) if writes else check_labels(label)
     if issues:
         raise DataError(issues)
 
@@ -163,9 +165,10 @@ def write(prepared: Prepared, stage: StageWriter) -> None:
     stage.find(*(replace(finding, artefact=replace(artefact, pointer=where[finding.id])) for finding in prepared.findings))
 
 
-def input_hashes(data: Data) -> dict[str, str]:
-    """SHA-256 of all that the spec's data paths name (see `source_hashes`): what the prepare stage depends on besides the spec."""
-    patterns = [pattern for patterns in (data.train, data.validation, data.test, data.corpus) for pattern in patterns or ()]
+def input_hashes(data: Data, texts: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 of all that the spec's data paths name (see `source_hashes`), and of `texts` that a model is adapted to: what a run depends
+    on besides the spec."""
+    patterns = [pattern for patterns in (data.train, data.validation, data.test, data.corpus, texts) for pattern in patterns or ()]
     reviewed = {path: sha256_file(Path(path)) for pattern in data.decisions or () for path in matching_files(pattern)}
     return {**source_hashes(patterns), **reviewed}
 
@@ -225,6 +228,8 @@ def _cleaned(table: pl.DataFrame, spec: Spec) -> Cleaned:
         return clean_targets(table, copies=spec.task not in NEVER_COPIES)
     if spec.kind == "relevant":
         return clean_relevant(table, together=spec.data.contexts == "together")
+    if spec.kind == "masked":
+        return clean_texts(table)
     return clean(table, spec.data.on_conflict)
 
 
@@ -247,7 +252,8 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
     if clusters_N is None or data.near_duplicates is None or data.near_duplicates.in_train == "keep":
         return parts, empty_dropped()
     numbers = train.select("id", cluster=clusters_N)
-    rest, repeated = without_near_duplicates(parts.train, parts.train.join(numbers, on="id", maintain_order="left")["cluster"])
+    clusters = parts.train.join(numbers, on="id", maintain_order="left")["cluster"]
+    rest, repeated = without_near_duplicates(parts.train, clusters, labelled=spec.kind != "masked")
     return replace(parts, train=rest), repeated
 
 
@@ -299,7 +305,8 @@ def _refuse_too_few(splits: dict[str, pl.DataFrame], dropped: pl.DataFrame, part
     issues = []
     for name in SPLITS:
         if splits[name].height == 0:
-            remedy = "Add labelled rows: a class needs three to be in every split." if not data.model_dump()[name] else "Check that table."
+            more = "Add labelled rows: a class needs three to be in every split." if spec.kind not in UNSTRATIFIED else "Add rows."
+            remedy = "Check that table." if data.model_dump()[name] else more
             if isinstance(data.split, ByTime):
                 remedy = "Too many rows share a moment to be cut there: choose another data.split, or give the tables."
             elif parts.units < len(splits["train"]) / 2:

@@ -187,6 +187,8 @@ def _label_findings(profile: Mapping[str, Any]) -> list[Finding]:
             for key, words in JUDGED.items():
                 out.append(_count(f"data/{key}/{split}", f"{words}, {SPLIT_NAMES[split]} split", told[key], "pairs", told["rows"]))
         return [*out, _count("data/corpus", "different texts that queries are ranked against", profile["corpus"], "texts")]
+    if profile["columns"]["kind"] == "masked":
+        return out
     if profile["targets"]:
         for split, told in profile["targets"].items():
             for key in (key for key in TARGETS if told[key] is not None):

@@ -75,14 +75,14 @@ def target_texts(cells: pl.Series) -> pl.Series:
     return cells.cast(pl.String)
 
 
-def check_targets(label: pl.Series) -> list[Issue]:
-    """Fatal problems of the targets of a whole training table: none is there, or all are the same."""
+def check_targets(label: pl.Series, named: str = "data.label") -> list[Issue]:
+    """Fatal problems of the targets of a whole training table: none is there, or all are the same. `named`: the field that chooses them."""
     given = label.drop_nulls()
     given = given.filter(given.str.strip_chars() != "")
     if given.n_unique() >= 2:
         return []
-    found = f"only {given[0][:60]!r}" if len(given) else "no target at all"
-    return [Issue("data.label", "must hold different texts", found, "Check that the right column was chosen: set data.label.")]
+    found = f"only {given[0][:60]!r}" if len(given) else f"no {'text' if named == 'data.text' else 'target'} at all"
+    return [Issue(named, "must hold different texts", found, f"Check that the right column was chosen: set {named}.")]
 
 
 def kept_text(text: pl.Expr) -> pl.Expr:

@@ -12,6 +12,7 @@ import polars as pl
 from tunesmith.data.columns import Columns
 from tunesmith.data.personal import Kind, masked
 from tunesmith.data.standardise import LABEL_RULES, Name, Proposal, Rule, apply, proposals
+from tunesmith.spec.kinds import TEXT_LABELS
 from tunesmith.spec.kinds import Kind as LabelKind
 from tunesmith.spec.schema import Data
 
@@ -39,7 +40,7 @@ def uniform(tables: Mapping[str, pl.DataFrame], data: Data, kind: LabelKind = "c
     columns = Columns(tuple(name for name in TEXTS if name in train.columns), None, "class", {})
     sample = train.head(PROPOSAL_ROWS)
     labels = pl.concat([table.select("label") for table in tables.values()])
-    words = kind != "text" and train.schema["label"] in (pl.String, pl.List(pl.String))  # numbers and answers have no spelling
+    words = kind not in TEXT_LABELS and train.schema["label"] in (pl.String, pl.List(pl.String))  # numbers and answers have no spelling
     shown = proposals(sample, columns) + (proposals(labels, replace(columns, text=(), label="label")) if words else [])
     rules = [p.rule for p in shown if p.rule.column == "label" and p.rule.name in data.standardise]
     changed: Counter[tuple[str, Name]] = Counter()

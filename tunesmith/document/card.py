@@ -138,7 +138,7 @@ def _view(contents: Contents, plain: Claims) -> dict[str, Any]:
         "low_recall": story.LOW_RECALL,
         "classes": rows[:WORST_CLASSES],
         "class_count": len(rows),
-        "confusions": [c for c in tables.confusions(contents.test) if c.true != c.predicted][:MISTAKES],
+        "confusions": _confusions(contents)[:MISTAKES],
         "is_pair": story.is_pair(contents),
         "files": story.files(contents),
         "dropped": tables.dropped_counts(contents.dropped),
@@ -151,6 +151,11 @@ def _view(contents: Contents, plain: Claims) -> dict[str, Any]:
         "source": _source,
         "command": shlex.quote(f"runs/{contents.name}"),
     }
+
+
+def _confusions(contents: Contents) -> list[tables.Confusion]:
+    """Classes that were taken for others, the most frequent confusions first."""
+    return [pair for pair in tables.confusions(contents.test) if pair.true != pair.predicted] if contents.kind in OF_CLASSES else []
 
 
 def _examples(contents: Contents, plain: Claims) -> list[str]:

@@ -11,7 +11,9 @@ import yaml
 from safetensors import SafetensorError
 
 from tunesmith.core.errors import TunesmithError
+from tunesmith.core.records import Finding
 
+SCORE_TOLERANCE = 1e-9
 Status = Literal["verified", "mismatch", "missing", "stale", "skipped"]
 UNREADABLE = (
     TunesmithError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
@@ -45,3 +47,26 @@ def attempt(level: int, what: str, checks: Callable[[], Iterable[Check]]) -> lis
 def line(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def difference(recorded: Finding | None, again: Finding) -> str:
+    """What is wrong with a recorded finding; empty when nothing is."""
+    if recorded is None:
+        return "is not in the ledger"
+    if not _is_close(recorded.value, again.value):
+        return f"is {recorded.value} in the ledger, {again.value} computed again"
+    if recorded.n != again.n:
+        return f"has n {recorded.n} in the ledger, {again.n} computed again"
+    bounds = zip(recorded.interval or (None, None), again.interval or (None, None), strict=True)
+    return (
+        ""
+        if all(_is_close(a, b) for a, b in bounds)
+        else f"has interval {recorded.interval} in the ledger, {again.interval} computed again"
+    )
+
+
+def _is_close(a: object, b: object) -> bool:
+    numbers = (int, float)
+    if isinstance(a, numbers) and isinstance(b, numbers):
+        return abs(a - b) <= SCORE_TOLERANCE * max(1.0, abs(b))
+    return a == b

@@ -16,7 +16,7 @@ from tunesmith.core.rundir import RunDir
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.kinds import Kind, kind_of
 
-STAGES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate", "crossvalidate")
+STAGES = ("prepare", "resolve", "adapt", "embed", "certify", "inspect", "augment", "items", "train", "tune", "evaluate", "crossvalidate")
 PREDICTIONS = "predictions/test.parquet"
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
-from tunesmith.core.records import Finding
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.clean import SPLITS, content_ids
 from tunesmith.data.folding import folding
 from tunesmith.data.leaks import leaking, text_leaks
 from tunesmith.data.marked import SPANS
 from tunesmith.data.near import near_duplicates, whole_text
-from tunesmith.document.checks import Check, attempt
+from tunesmith.document.adapted import ADAPTED, check_adaptation
+from tunesmith.document.checks import Check, attempt, difference
 from tunesmith.evaluate.evaluate import FOLDS, Judging, clean_findings, differences, findings_of
 from tunesmith.evaluate.folds import fold_findings
 from tunesmith.spec.defaults import read_resolved
@@ -23,7 +23,6 @@ from tunesmith.spec.defaults import read_resolved
 Predict = Callable[[RunDir, str], pl.DataFrame]
 
 PROBABILITY_TOLERANCE = 1e-4
-SCORE_TOLERANCE = 1e-9
 SPAN_TOLERANCE = 1e-3
 MARGIN_TOLERANCE = 1e-3
 SCORE_OF_A_TEXT = 1e-3
@@ -44,6 +43,8 @@ def check_scores(run: RunDir) -> list[Check]:
         checks += attempt(1, f"scores of {name}", lambda name=name: _recomputed(run, name))  # type: ignore[misc]
     if FOLDED in files:
         checks += attempt(1, f"folds of {FOLDED}", lambda: _folds(run))
+    if any(ADAPTED in entry["outputs"] for entry in run.manifest["stages"].values()):
+        checks += attempt(1, ADAPTED, lambda: check_adaptation(run))
     return checks
 
 
@@ -175,7 +176,7 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
     ledger = {f.id: f for f in run.findings.values() if f.id.startswith(f"{prefix}/")}
     if not baseline:
         ledger = {id_: f for id_, f in ledger.items() if not id_.startswith(f"{prefix}/baseline/")}
-    wrong = [f"{f.id} {_difference(ledger.get(f.id), f)}" for f in again if _difference(ledger.get(f.id), f)]
+    wrong = [f"{f.id} {difference(ledger.get(f.id), f)}" for f in again if difference(ledger.get(f.id), f)]
     made = {f.id for f in again}
     wrong += [f"{id_} comes from no prediction" for id_, f in ledger.items() if id_ not in made and f.source != "measured"]
     if wrong:
@@ -185,27 +186,6 @@ def _recomputed(run: RunDir, name: str) -> Iterator[Check]:
     timed = [id_ for id_ in ledger if id_ not in made and ledger[id_].source == "measured"]
     if timed:
         yield Check(1, ", ".join(timed), "skipped", "measured while the run was made; nothing to compute it from")
-
-
-def _difference(recorded: Finding | None, again: Finding) -> str:
-    """What is wrong with a recorded finding; empty when nothing is."""
-    if recorded is None:
-        return "is not in the ledger"
-    if not _close(recorded.value, again.value):
-        return f"is {recorded.value} in the ledger, {again.value} computed again"
-    if recorded.n != again.n:
-        return f"has n {recorded.n} in the ledger, {again.n} computed again"
-    bounds = zip(recorded.interval or (None, None), again.interval or (None, None), strict=True)
-    return (
-        "" if all(_close(a, b) for a, b in bounds) else f"has interval {recorded.interval} in the ledger, {again.interval} computed again"
-    )
-
-
-def _close(a: object, b: object) -> bool:
-    numbers = (int, float)
-    if isinstance(a, numbers) and isinstance(b, numbers):
-        return abs(a - b) <= SCORE_TOLERANCE * max(1.0, abs(b))
-    return a == b
 
 
 def check_weights(run: RunDir, predict: Predict | None) -> list[Check]:
@@ -235,6 +215,9 @@ def _predicted(run: RunDir, split: str, what: str, predict: Predict) -> Iterator
         return
     if "ranks" in stored.columns:
         yield _same_ranks(stored, again, what)
+        return
+    if "masks" in stored.columns:
+        yield _same_masks(stored, again, what)
         return
     if "finished" in stored.columns:
         yield _same_texts(stored, again, what)
@@ -294,6 +277,20 @@ def _same_ranks(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
         return Check(2, what, "mismatch", f"{other} of {len(stored)} queries find their texts at other ranks")
     ties = f"; {other} queries with other ranks" if other else ""
     return Check(2, what, "verified", f"{len(stored)} queries, scores agree within {SCORE_OF_A_TEXT:g} (largest {largest:.2g}){ties}")
+
+
+def _same_masks(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
+    """Losses of masked tokens against those of the weights; hits of a row may differ where a likeliest token hardly led."""
+    if not stored["tokens"].equals(again["tokens"]):
+        return Check(2, what, "mismatch", "other tokens are masked")
+    before, now = (table["loss"].to_numpy() for table in (stored, again))
+    off = ~(np.abs(before - now) <= SCORE_OF_A_TEXT * np.maximum(1.0, np.abs(before)))
+    off |= (stored["hits"] != again["hits"]).to_numpy() & (stored["margin"].to_numpy() > MARGIN_TOLERANCE)
+    if off.any():
+        first = stored["id"][int(off.argmax())]
+        return Check(2, what, "mismatch", f"{int(off.sum())} of {len(stored)} rows have another loss or other hits, first {first}")
+    largest = float(np.abs(before - now).max(initial=0.0))
+    return Check(2, what, "verified", f"{len(stored)} rows, losses agree within {SCORE_OF_A_TEXT:g} (largest difference {largest:.2g})")
 
 
 def _same_numbers(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:

@@ -12,6 +12,7 @@ from tunesmith.document import charts, story, tables, vocabulary
 from tunesmith.document.answers import told_answers
 from tunesmith.document.claims import Claims, html_document
 from tunesmith.document.contents import PREDICTIONS, Contents
+from tunesmith.document.hidden import told_masks
 from tunesmith.document.marks import told_spans
 from tunesmith.document.ranked import told_rankings
 from tunesmith.document.templating import rendered
@@ -106,6 +107,7 @@ SECTIONS: dict[Kind, Section] = {
     "answers": Section("answers", "Questions", told_answers, "answers.html", "answer_mistakes.html"),
     "text": Section("written", "Texts written", told_texts, "written.html", "written_mistakes.html"),
     "spans": Section("classes", "Types", told_spans, "spans.html", "span_mistakes.html"),
+    "masked": Section("masks", "Masked words", told_masks, "masked.html", "masked_mistakes.html"),
     "relevant": Section("ranked", "Places", told_rankings, "ranked.html", "ranked_mistakes.html"),
 }
 

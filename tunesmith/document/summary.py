@@ -22,6 +22,9 @@ class Row:
     note: str = ""
 
 
+ADAPTED: tuple[tuple[str, Form], ...] = (("texts", "count"), ("masked_loss/before", "score"), ("masked_loss/after", "score"))
+
+
 def summary(run: RunDir) -> list[Row]:
     """Headline, baselines, data, model, time and files of a run. What is not known is said to be unknown."""
     contents = Contents.of(run)
@@ -76,6 +79,10 @@ def _data(contents: Contents) -> list[Row]:
     elif contents.kind == "relevant":
         texts, pairs = (_shown(contents, f"data/{name}", "count")[0] for name in ("corpus", "relevant/train"))
         rows.append(Row("data", "texts to find", texts, f"{pairs} training pairs of a query and a relevant text"))
+    elif contents.kind == "masked":
+        windows, _ = _shown(contents, "data/windows/train", "count")
+        share = setting(contents.setting("train.mlm_probability", "unknown"))
+        rows.append(Row("data", "windows over texts", windows, f"a share of {share} of the tokens is masked, anew at every step"))
     elif contents.kind == "spans":
         rows.append(Row("data", "types of spans", _shown(contents, "data/classes", "count")[0], _untested(contents)))
     elif contents.kind in OF_CLASSES:
@@ -100,6 +107,7 @@ def _model(contents: Contents) -> list[Row]:
     total, _ = _shown(contents, "model/parameters/total", "count")
     rows = [
         Row("model", "starts from", _shown(contents, "model/name", "plain")[0]),
+        *_adapted(contents),
         Row("model", "strategy", setting(contents.setting("strategy.kind", "unknown"))),
         Row("model", "parameters", total, f"{trained} trained"),
     ]
@@ -107,6 +115,15 @@ def _model(contents: Contents) -> list[Row]:
         rows.append(Row("model", "training", _shown(contents, "train/seconds", "seconds")[0], _course(contents)))
     rows.append(Row("model", "all stages", formatted(story.seconds_total(contents), "seconds")))
     return rows
+
+
+def _adapted(contents: Contents) -> list[Row]:
+    if "adapt/texts" not in contents.findings:
+        return []
+    texts, before, after = (_shown(contents, f"adapt/{name}", form)[0] for name, form in ADAPTED)
+    left = _shown(contents, "adapt/left_out", "count")[0]
+    about = f"masked loss on texts held out: {before} before, {after} after; {left} texts left out"
+    return [Row("model", "adapted to", f"{texts} texts", about)]
 
 
 def _course(contents: Contents) -> str:

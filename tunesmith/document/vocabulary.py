@@ -64,6 +64,12 @@ METRICS |= {
     "map": Metric("mean average precision", "share of relevant texts down to each relevant one, averaged over these and over queries"),
 }
 
+METRICS |= {
+    "masked_loss": Metric("masked loss", "how surprised the model is by the right token where one is masked, in nats", True),
+    "perplexity": Metric("perplexity", "how many equally likely tokens would be as hard to tell; one is certainty", True),
+    "masked_accuracy": Metric("masked accuracy", "share of the masked tokens for which the right one is likeliest"),
+}
+
 APART = ("has_answer_f1", "has_answer_exact", "no_answer_accuracy")
 """Metrics that tell questions with an answer from those without."""
 
@@ -75,6 +81,7 @@ QUESTIONS = {
     "question-answering": "Which words of a text answer a question?",
     "feature-extraction": "Which texts does a query find, by vectors of both?",
     "text-ranking": "Which of a few texts are most relevant to a query?",
+    "fill-mask": "Which words are hidden in a text?",
 }
 """What a run asks, for tasks whose question holds no number."""
 ANSWERS = {
@@ -85,6 +92,7 @@ ANSWERS = {
     "question-answering": "Tells which words of a text answer a question.",
     "feature-extraction": "Makes a vector of a text, so that a query is near the texts that are relevant to it.",
     "text-ranking": "Tells how relevant a text is to a query.",
+    "fill-mask": "Tells which tokens are likely where a text has a mask.",
 }
 """What a model does, for these tasks."""
 
@@ -99,6 +107,7 @@ OTHER_BASELINES: dict[str, dict[str, str]] = {
     "spans": {"dictionary": "finding the spans of the training rows again", "features": "logistic regression on frozen states of words"},
 }
 OTHER_BASELINES["relevant"] = {"lexical": "ranking by shared words, as BM25 does", "features": "cosines of the untrained network"}
+OTHER_BASELINES["masked"] = {"majority": "the frequencies of tokens in the training rows", "untrained": "the same network before training"}
 OTHER_BASELINES["text"] = {"copy": "writing the text itself", "retrieval": "the target of the most similar training row"}
 BASELINE_NAMES = {"majority": "most frequent class", "features": "frozen features"}
 OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {
@@ -107,6 +116,7 @@ OTHER_BASELINE_NAMES: dict[str, dict[str, str]] = {
     "spans": {"dictionary": "spans of training rows", "features": "frozen states"},
 }
 OTHER_BASELINE_NAMES["relevant"] = {"lexical": "shared words", "features": "untrained vectors"}
+OTHER_BASELINE_NAMES["masked"] = {"majority": "frequencies of tokens", "untrained": "before training"}
 OTHER_BASELINE_NAMES["text"] = {"copy": "the text itself", "retrieval": "nearest training row"}
 NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "upper quartile", "max": "largest", "mean": "mean",
            "deviation": "standard deviation"}  # fmt: skip
@@ -114,6 +124,7 @@ NUMBERS = {"min": "smallest", "p25": "lower quartile", "p50": "median", "p75": "
 STAGES = {
     "prepare": "reads, cleans and splits the tables",
     "resolve": "fills every open value of the spec",
+    "adapt": "adapts the pretrained model to unlabelled texts, if the spec names some",
     "embed": "computes what the untrained model says, for the certificate, the head and the baseline",
     "certify": "searches the splits for rows that know each other",
     "inspect": "looks for labels that are probably wrong, and for outliers",

@@ -28,6 +28,7 @@ MAIN: dict[Kind, tuple[str, ...]] = {
     "spans": ("span_f1", "span_precision", "span_recall", "macro_span_f1", "overlap_f1"),
 }
 MAIN["text"] = ("chrf", "bleu", "rougeL", "exact_text")
+MAIN["masked"] = ("masked_loss", "perplexity", "masked_accuracy")
 MAIN["relevant"] = ("ndcg_at_10", "mrr_at_10", "recall_at_10", "map")
 COLUMNS = ("run", "metric", "first run", "this run", "difference", "interval", "rows")
 
@@ -144,6 +145,7 @@ def _compare(first: _Tested, other: _Tested) -> Comparison:
             "answers": "answers in texts",
             "spans": "spans of texts",
             "relevant": "texts that are relevant to queries",
+            "masked": "masked tokens",
         }
         found = f"{words[first.spec.kind]} in one run and {words[other.spec.kind]} in the other"
         raise RunError(Issue(f"{first.name} and {other.name}", "must have the same kind of labels", found))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from tunesmith.evaluate.answers import answers_from_table
+from tunesmith.evaluate.masked import masked_from_table
 from tunesmith.evaluate.metrics import Answered
 from tunesmith.evaluate.numbers import numbers_from_table
 from tunesmith.evaluate.ranked import ranked_from_table
@@ -24,6 +25,6 @@ def answered(predictions: pl.DataFrame, kind: Kind, labels: Sequence[str]) -> An
     """
     read: dict[Kind, Callable[[pl.DataFrame], Answered]] = {
         "text": texts_from_table, "answers": replies_from_table, "number": numbers_from_table, "relevant": ranked_from_table,
-        "spans": lambda table: spans_from_table(table, labels),
+        "spans": lambda table: spans_from_table(table, labels), "masked": masked_from_table,
     }  # fmt: skip
     return read[kind](predictions) if kind in read else answers_from_table(predictions, labels)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids, answers_from_arrays
+from tunesmith.evaluate.masked import Masked, per_token
 from tunesmith.evaluate.numbers import Numbers, ranks, weighted_correlation
 from tunesmith.evaluate.ranked import Ranked
 from tunesmith.evaluate.replies import Replies
@@ -55,6 +56,8 @@ def fast_score(name: str, kind: Kind, targets: npt.NDArray[np.generic], scores: 
         return METRICS[kind][name].value(Ranked(targets.tolist(), scores))
     if not np.isfinite(scores).all():
         return float("nan")
+    if kind == "masked":
+        return METRICS[kind][name].value(Masked(*scores.astype(np.float64).T))
     if kind == "number":
         return METRICS[kind][name].value(Numbers(targets.astype(np.float64), scores.astype(np.float64)))
     return METRICS[kind][name].value(answers_from_arrays(targets, scores))
@@ -326,6 +329,17 @@ RELEVANT = _by_name(
     Metric("map", "MAP", "Share of relevant texts down to each relevant one, averaged over these and over queries.",
            lambda sample: sample.mean(sample.answers.average_precision_N)),
 )  # fmt: skip
+NO_MASKS = "no token of these rows could be masked"
+MASKED = _by_name(
+    Metric("masked_loss", "Masked loss", "Negative log-likelihood of the right token in nats, averaged over the masked tokens.",
+           lambda sample: per_token(sample, sample.answers.loss_N), higher_is_better=False, upper=None, undefined=NO_MASKS),
+    Metric("perplexity", "Perplexity", "The exponential of the masked loss: as many equally likely tokens would be as hard to tell.",
+           lambda sample: np.exp(per_token(sample, sample.answers.loss_N)), higher_is_better=False, lower=1.0, upper=None,
+           undefined=NO_MASKS),
+    Metric("masked_accuracy", "Masked accuracy", "Share of the masked tokens for which the right one is likeliest.",
+           lambda sample: per_token(sample, sample.answers.hits_N), undefined=NO_MASKS),
+)  # fmt: skip
 METRICS: dict[Kind, dict[str, Metric]] = {
     "class": ONE_LABEL, "classes": MANY_LABELS, "number": NUMBER, "answers": ANSWERS, "text": TEXT, "spans": SPANS, "relevant": RELEVANT,
+    "masked": MASKED,
 }  # fmt: skip

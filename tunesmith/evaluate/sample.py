@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.evaluate.answers import Answers, Bools, Floats, Ids
+from tunesmith.evaluate.masked import Masked
 from tunesmith.evaluate.numbers import Numbers
 from tunesmith.evaluate.ranked import Ranked
 from tunesmith.evaluate.replies import Replies
@@ -90,7 +91,7 @@ class Sample:
 
 
 Statistic = Callable[[Sample], Floats]
-Answered = Answers | Numbers | Ranked | Replies | Spans | Texts
+Answered = Answers | Masked | Numbers | Ranked | Replies | Spans | Texts
 """Labels and predictions of some rows."""
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
-from tunesmith.models.anatomy import dissect, has_head, running_blocks, writes
+from tunesmith.models.anatomy import dissect, has_head, running_blocks, says_tokens, writes
 from tunesmith.models.load import quiet
 from tunesmith.models.quantized import is_quantized, merged_from_4_bits
 from tunesmith.spec.schema import IA3, Lora, Prompts
@@ -149,10 +149,11 @@ def _linear_layers(model: Any, top: int | None) -> dict[str, tuple[int, int]]:
 
 
 def _task_type(model: Any) -> Any:
-    """What PEFT calls a model that writes, one without a head, and all others."""
+    """What PEFT calls a model that writes, one that says states or words of tokens, and all others."""
     from peft import TaskType
 
-    return TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.SEQ_CLS if has_head(model) else TaskType.FEATURE_EXTRACTION
+    states = says_tokens(model) or not has_head(model)
+    return TaskType.SEQ_2_SEQ_LM if writes(model) else TaskType.FEATURE_EXTRACTION if states else TaskType.SEQ_CLS
 
 
 def _head_modules(model: Any) -> list[str]:
@@ -160,6 +161,10 @@ def _head_modules(model: Any) -> list[str]:
     if writes(model) or not has_head(model):
         return []  # its output layer is pretrained, or it has none
     inner = model.base_model_prefix + "."
+    if says_tokens(model):  # words are said by the table of embeddings, which stays as it is
+        words = model.get_output_embeddings()
+        named = [(name, module) for name, module in model.named_modules() if name and not name.startswith(inner) and module is not words]
+        return [name for name, module in named if list(module.parameters()) and not list(module.children())]
     return sorted({name.removeprefix(inner).split(".")[0] for name in dissect(model).head})
 
 

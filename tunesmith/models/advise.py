@@ -14,6 +14,7 @@ from tunesmith.data.profile import label_counts
 from tunesmith.data.relevant import judged_share
 from tunesmith.models.load import max_length
 from tunesmith.spec.defaults import Facts
+from tunesmith.spec.kinds import TEXT_LABELS
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.text_to_text import TextToText
 
@@ -51,7 +52,7 @@ def gather(task: Task, splits: Mapping[str, pl.DataFrame], processor: Any, confi
     """The Facts that `spec.defaults.resolve` needs, and the lengths behind them. `splits` has train, validation and test."""
     limit = max_length(processor, config)
     lengths = token_lengths(task, splits["train"], processor, limit)
-    tested, classes = ({}, {}) if task.kind == "text" else (label_counts(splits[name]["label"]) for name in ("test", "train"))
+    tested, classes = ({}, {}) if task.kind in TEXT_LABELS else (label_counts(splits[name]["label"]) for name in ("test", "train"))
     fewest = min((tested.get(label, 0) for label in classes), default=len(splits["test"]))
     rows = sum(map(len, splits.values()))
     facts = Facts(len(splits["train"]), lengths.p99, limit, fast_bfloat16, task.metrics[0], rows, fewest, len(splits["validation"]))

@@ -94,6 +94,11 @@ def writes(model: Any) -> bool:
     return bool(model.config.is_encoder_decoder and model.can_generate())
 
 
+def says_tokens(model: Any) -> bool:
+    """True for an encoder whose output layer says words of every token: a masked language model."""
+    return has_head(model) and not model.config.is_encoder_decoder and model.get_output_embeddings() is not None
+
+
 def random_layers(model: Any) -> str:
     """What is random below every block while training, in words; empty when nothing but dropout is."""
     config = model.config

@@ -13,7 +13,7 @@ from tunesmith.core.seeding import seed_for
 from tunesmith.models.anatomy import output_layer
 from tunesmith.models.generation import set_generation
 from tunesmith.models.linear import Linear
-from tunesmith.models.load import load_model, load_processor
+from tunesmith.models.load import load_processor, loaded
 from tunesmith.models.mean_pool import add_mean_pooling, read_first_token
 from tunesmith.models.quantized import load_options
 from tunesmith.spec.schema import Features, Spec
@@ -23,8 +23,13 @@ from tunesmith.tasks.text_regression import Scale, TextRegression
 
 def build_model(spec: Spec, task: Task) -> Any:
     """The untrained model of a run; the same weights every time, also where the head is drawn at random."""
+    return built(spec, task)[0]
+
+
+def built(spec: Spec, task: Task) -> tuple[Any, list[str]]:
+    """The untrained model, and the names of its weights that are drawn at random because the pretrained files lack them."""
     torch.manual_seed(seed_for(spec.seed, "model"))
-    model = load_model(spec.model, task.head, {**task.model_options, **load_options(spec.strategy)})
+    model, absent = loaded(spec.model, task.head, {**task.model_options, **load_options(spec.strategy)})
     if spec.kind == "text":
         set_generation(model, spec.generation, load_processor(spec.model))
     if spec.train.dropout is not None:
@@ -33,7 +38,7 @@ def build_model(spec: Spec, task: Task) -> Any:
         add_mean_pooling(model)
     if isinstance(spec.strategy, Features) and spec.strategy.pooling == "cls":
         read_first_token(model)
-    return model
+    return model, absent
 
 
 def set_dropout(model: Any, probability: float) -> None:

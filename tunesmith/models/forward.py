@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.batches import length_batches
-from tunesmith.models.anatomy import has_head, output_layer, writes
+from tunesmith.models.anatomy import has_head, output_layer, says_tokens, writes
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
 BATCH_ROWS, PICTURE_ROWS = 64, 32
@@ -50,6 +50,8 @@ def frozen_features(model: Any, task: Task, encoding: Encoding, watch: Watch | N
         return _encoder_features(model, task, encoding, watch)
     if not has_head(model):
         return _headless_features(model, task, encoding, watch)
+    if says_tokens(model):
+        return _headless_features(model.base_model, task, encoding, watch)
     heads: list[Part] = []
     means: list[Part] = []
     seen: list[Tensor] = []
@@ -85,7 +87,8 @@ def _headless_features(model: Any, task: Task, encoding: Encoding, watch: Watch 
     means = list[Part]()
     with _inference(model):
         for numbers, batch in _batches(model, task, encoding, watch):
-            hidden_PTE, mask_PT1 = model(**batch).last_hidden_state.float(), batch["attention_mask"].unsqueeze(-1)
+            states = model(**task.inputs(model, batch)).last_hidden_state
+            hidden_PTE, mask_PT1 = states.float(), batch["attention_mask"].unsqueeze(-1)
             means.append((numbers, ((hidden_PTE * mask_PT1).sum(1) / mask_PT1.sum(1)).reshape(len(numbers), -1).cpu()))
     mean_NE = _in_order(means)
     return Frozen(mean_NE.new_zeros(len(mean_NE), 0), mean_NE)

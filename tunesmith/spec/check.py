@@ -48,12 +48,14 @@ def matching_files(pattern: str) -> list[str]:
 
 def _files(spec: Spec) -> list[Issue]:
     issues = []
-    for field in ("train", "validation", "test", "decisions"):
-        for number, pattern in enumerate(spec.data.model_dump()[field] or ()):
-            where = f"data.{field}" + (f"[{number}]" if number else "")
+    named = {f"data.{field}": spec.data.model_dump()[field] for field in ("train", "validation", "test", "decisions")}
+    named["model.adapt.texts"] = spec.model.adapt.texts if spec.model.adapt else None
+    for field, patterns in named.items():
+        for number, pattern in enumerate(patterns or ()):
+            where = field + (f"[{number}]" if number else "")
             if is_address(pattern):
                 issues += _address(where, pattern)
-            elif field == "decisions" and os.path.isdir(pattern):
+            elif field == "data.decisions" and os.path.isdir(pattern):
                 remedy = f"Name its files, such as {pattern.rstrip('/')}/*.csv."
                 issues.append(Issue(where, "must be a file", f"the folder {pattern}", remedy))
             elif not matching_files(archive[0] if (archive := archive_of(pattern)) else pattern):

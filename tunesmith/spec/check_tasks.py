@@ -25,7 +25,7 @@ LEAST_WINDOW = 16
 
 def task_issues(spec: Spec) -> list[Issue]:
     """Every setting that does not fit the task."""
-    return [issue for look in (_only, _kind, _baselines, _writing, _answers, _spans, _apart, _ranking) for issue in look(spec)]
+    return [issue for look in (_only, _kind, _baselines, _writing, _answers, _spans, _apart, _ranking, _masked) for issue in look(spec)]
 
 
 def _kind(spec: Spec) -> list[Issue]:
@@ -158,6 +158,24 @@ def _ranking(spec: Spec) -> list[Issue]:
         "train.gradient_accumulation_steps": (
             spec.task == "feature-extraction" and batch_loss and train.gradient_accumulation_steps > 1,
             "must be 1: wrong texts are those of the whole batch, and pieces of it would have fewer"),
+    })  # fmt: skip
+
+
+def _masked(spec: Spec) -> list[Issue]:
+    """What masked tokens cannot have; and a share of them where none are learned."""
+    data, train = spec.data, spec.train
+    if spec.kind != "masked":
+        idle = "mlm_probability" in train.model_fields_set and spec.model.adapt is None
+        return _refused(spec, {"train.mlm_probability": (idle, "is for fill-mask and model.adapt, where tokens are masked")})
+    return _refused(spec, {
+        "data.label": (isinstance(data.label, str), "must be left out: a text is its own label"),
+        "data.text": (data.text is not None and len(data.text) > 1, "must be one column for fill-mask"),
+        "data.on_conflict": ("on_conflict" in data.model_fields_set, "must be left out: texts have no labels that could differ"),
+        "model.adapt": (spec.model.adapt is not None, "must be left out: fill-mask is that adaptation, of the texts in data.train"),
+        "train.head_start": ("head_start" in train.model_fields_set and train.head_start == "fitted",
+                             "must be random: no regression starts an output layer as wide as the vocabulary"),
+        "evaluate.folds": (isinstance(spec.evaluate.folds, int), "must be left out: texts without labels are many"),
+        "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), "must train the network whose tokens are filled in"),
     })  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import yaml
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
 from tunesmith.spec.kinds import BASELINES, OF_CLASSES, Kind
-from tunesmith.spec.schema import SGD, Adafactor, Features, Gradual, Part, Prompts, Spec
+from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Gradual, Part, Prompts, Spec, Store, Train
 
 LENGTH_MULTIPLE = 8
 CANDIDATES, MOSTLY_JUDGED = 20, 0.5
@@ -32,6 +32,10 @@ BY_KIND: dict[Kind, dict[str, tuple[Any, str]]] = {
     "text": {
         "train.head_start": ("random", "the output layer is the pretrained one: nothing is fitted to start it"),
         "evaluate.folds": (None, "answers of models of folds are not written: it would take too long"),
+    },
+    "masked": {
+        "train.head_start": ("random", "the output layer says words: it is the pretrained one, or drawn, and no regression starts it"),
+        "evaluate.folds": (None, "texts without labels are many: the test split says enough"),
     },
     "relevant": {"train.head_start": ("random", "no regression is a start: vectors have no head, and pairs no features of their own")},
 }
@@ -91,7 +95,7 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
     derived: dict[str, tuple[Any, str]] = {
         "model.max_length": _max_length(spec, facts),
         "train.epochs": _epochs(spec, facts),
-        "train.batch_size": _batch_size(facts),
+        "train.batch_size": _batch_size(facts.train_rows),
         "train.learning_rate": facts.found_rate or _learning_rate(spec),
         "train.precision": _precision(spec, facts),
         "train.patience": _patience(facts),
@@ -115,6 +119,20 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
     given = set(_given(spec))
     rules = {path: derived[path][1] if path in open_paths else "given" if path in given else "default" for path in flatten(filled)}
     return Resolved(filled, rules)
+
+
+def adaptation(resolved: Spec, texts: int) -> Spec:
+    """The spec of the adaptation that a resolved spec asks for: fill-mask over so many texts, every weight trained."""
+    rule, train = resolved.model.adapt, resolved.train
+    assert rule is not None, "asked for only where the spec names texts"
+    fitted = Train(
+        epochs=rule.epochs, batch_size=_batch_size(texts)[0], learning_rate=rule.learning_rate, mlm_probability=train.mlm_probability,
+        gradient_accumulation_steps=min(train.gradient_accumulation_steps, _batch_size(texts)[0]), patience=None, head_start="random",
+        precision=train.precision, activation_checkpointing=train.activation_checkpointing, checkpoint_minutes=train.checkpoint_minutes,
+    )  # fmt: skip
+    parts = {"model": resolved.model.model_copy(update={"adapt": None}), "strategy": Full(kind="full"), "train": fitted,
+             "store": Store(mode="never")}  # fmt: skip
+    return resolved.model_copy(update={"task": "fill-mask", **parts})
 
 
 def with_reading(spec: Spec, embeds: bool) -> Spec:
@@ -186,9 +204,9 @@ def _virtual_tokens(spec: Spec) -> int:
     return spec.strategy.virtual_tokens if isinstance(spec.strategy, Prompts) else 0
 
 
-def _batch_size(facts: Facts) -> tuple[int, str]:
+def _batch_size(rows: int) -> tuple[int, str]:
     for size, limit in ((8, 500), (16, 2000)):
-        if facts.train_rows < limit:
+        if rows < limit:
             return size, f"fewer than {limit} training rows: more steps"
     return 32, "at least 2000 training rows"
 
@@ -196,7 +214,7 @@ def _batch_size(facts: Facts) -> tuple[int, str]:
 def _epochs(spec: Spec, facts: Facts) -> tuple[int, str]:
     if isinstance(spec.strategy, Features):
         return 30, "a head on stored features: an epoch costs little"
-    batch = spec.train.batch_size or _batch_size(facts)[0]
+    batch = spec.train.batch_size or _batch_size(facts.train_rows)[0]
     steps = 900
     epochs = math.ceil(steps * batch / max(facts.train_rows, 1))
     usual, rule = min(max(epochs, 3), 10), f"about {steps} steps, at least 3 and at most 10 epochs"

@@ -199,8 +199,13 @@ def _anchored(spec: Spec, folder: Path) -> Spec:
         if name in spec.data.model_fields_set
     }
     update: dict[str, Any] = {"data": spec.data.model_copy(update=data)}
+    model: dict[str, Any] = {}
     if spec.model.name != "starter" and (folder / spec.model.name).is_dir():
-        update["model"] = spec.model.model_copy(update={"name": str(folder / spec.model.name)})
+        model["name"] = str(folder / spec.model.name)
+    if spec.model.adapt:
+        model["adapt"] = spec.model.adapt.model_copy(update={"texts": anchor(spec.model.adapt.texts)})
+    if model:
+        update["model"] = spec.model.model_copy(update=model)
     distill = spec.train.distill
     if distill and (folder / distill.teacher).is_dir():
         anchored_teacher = distill.model_copy(update={"teacher": str(folder / distill.teacher)})

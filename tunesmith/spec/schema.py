@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from tunesmith.spec.adaptation import Adapt as Adapt
 from tunesmith.spec.answering import Answering as Answering
 from tunesmith.spec.augmentation import Augment as Augment
 from tunesmith.spec.augmentation import Beams as Beams
@@ -41,6 +42,8 @@ from tunesmith.spec.optimization import Loss as Loss
 from tunesmith.spec.optimization import Optimizer as Optimizer
 from tunesmith.spec.optimization import SymmetricCrossEntropy as SymmetricCrossEntropy
 from tunesmith.spec.part import Part as Part
+from tunesmith.spec.part import Paths as Paths
+from tunesmith.spec.part import as_tuple
 from tunesmith.spec.ranking import Cosine as Cosine
 from tunesmith.spec.ranking import Embedding as Embedding
 from tunesmith.spec.ranking import InBatch as InBatch
@@ -58,13 +61,7 @@ from tunesmith.spec.strategy import Strategy as Strategy
 
 Share = Annotated[float, Field(ge=0.0, le=0.5)]
 
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-TextColumns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
+TextColumns = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)]
 LabelColumns = str | Annotated[tuple[str, ...], Field(min_length=2)]
 
 
@@ -221,6 +218,8 @@ class Model(Part):
     """Run Python code that comes with the model. Leave it false unless you have read that code."""
     max_length: int | None = Field(default=None, ge=4, le=131072)
     """Tokens kept per row; longer texts are cut and counted."""
+    adapt: Adapt | None = None
+    """Unlabelled texts that the model is adapted to before the task is learned; none when left out."""
 
 
 class Train(Part):
@@ -254,6 +253,8 @@ class Train(Part):
     """"balanced" weights each class by rows / (classes × rows of the class)."""
     loss: Loss = CrossEntropy()
     """What is minimised."""
+    mlm_probability: float = Field(default=0.15, gt=0.0, le=0.5)
+    """Share of the tokens that are hidden and learned, for fill-mask and model.adapt (0.15: Devlin et al. 2019); at least one a row."""
     averaging: Averaging | None = None
     """Averages of weights that are scored and kept instead of the weights themselves; none when left out."""
     regularization: Regularization | None = None
@@ -285,7 +286,10 @@ class Evaluate(Part):
     """Coverage of the bootstrap intervals."""
     resamples: int = Field(default=1000, ge=100, le=100000)
     """Bootstrap resamples."""
-    baselines: tuple[Literal["majority", "features", "copy", "retrieval", "lexical", "dictionary"], ...] = ("majority", "features")
+    baselines: tuple[Literal["majority", "features", "copy", "retrieval", "lexical", "dictionary", "untrained"], ...] = (
+        "majority",
+        "features",
+    )
     """Compared with the model; "majority": the most frequent class or answer, or the mean number. Those of the task, if left out."""
     folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = "auto"
     """Models trained for a cross-validated score beside that of the test; "auto": 5 where the test has few rows; null: none."""

@@ -16,7 +16,9 @@ from tunesmith.evaluate.baselines import Known
 from tunesmith.evaluate.dictionary import found, learned
 from tunesmith.evaluate.lexical import most_frequent, nearest_sentence
 from tunesmith.evaluate.metrics import fast_score
-from tunesmith.models.build import build_model
+from tunesmith.evaluate.predict import predict
+from tunesmith.evaluate.unigram import unigram
+from tunesmith.models.build import build_model, built
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.linear import Linear, Penalty, choose_logistic
 from tunesmith.models.load import load_model
@@ -34,7 +36,7 @@ Baseline = Callable[[Context, StageWriter], pl.DataFrame]
 
 def baseline_answers(context: Context, stage: StageWriter, name: str) -> pl.DataFrame:
     """Predictions of a baseline, learned from the context's training rows, on its test rows."""
-    return BASELINES.get((context.given.kind, name), BASELINES[("", name)])(context, stage)
+    return (BASELINES.get((context.given.kind, name)) or BASELINES[("", name)])(context, stage)
 
 
 def _retrieved(context: Context, stage: StageWriter) -> pl.DataFrame:
@@ -138,6 +140,22 @@ def _among(score_D: np.ndarray, wanted: list[int], candidates: list[int] | range
     return ranking(score_D if isinstance(candidates, range) else score_D[candidates], wanted, candidates)
 
 
+def _frequent(context: Context, _stage: StageWriter) -> pl.DataFrame:
+    """The same answer for every mask: the frequencies of the training tokens."""
+    test = context.encoding("test")
+    said = context.task.decode(unigram(context.training_encoding(), test), test)
+    return context.table("test").select("id", "label").hstack(said)
+
+
+def _not_trained(context: Context, stage: StageWriter) -> pl.DataFrame:
+    """The network as it was before training, asked about the same masks."""
+    model, absent = built(context.spec, context.task)
+    claim = "Weights of the output layer that the pretrained files lack, so that they were drawn at random"
+    stage.find(Finding("untrained/new_weights", claim, len(absent), "tensors", note=", ".join(absent)))
+    watch = context.rows_watch("evaluate", "untrained network")
+    return predict(model, context.task, context.table("test"), context.encoding("test"), watch)
+
+
 BASELINES: dict[tuple[str, str], Baseline] = {
     ("", "majority"): _majority,
     ("", "features"): _features,
@@ -149,5 +167,7 @@ BASELINES: dict[tuple[str, str], Baseline] = {
     ("spans", "features"): _tagged,
     ("relevant", "lexical"): _by_words,
     ("relevant", "features"): _untrained,
+    ("masked", "majority"): _frequent,
+    ("masked", "untrained"): _not_trained,
 }
 """By kind of labels and name; "" for all kinds that have none of their own."""

@@ -30,7 +30,9 @@ from tunesmith.tasks.make import make_task
 from tunesmith.tasks.windows import WINDOW
 
 SPLITS = ("train", "validation", "test")
-STAGE_NAMES = ("prepare", "resolve", "embed", "certify", "inspect", "augment", "train", "evaluate", "crossvalidate", "document")
+ADAPTED_FILE = "config.json"
+"""A file of an adapted model; its folder appears whole."""
+STAGE_NAMES = ("prepare", "resolve", "adapt", "embed", "certify", "inspect", "augment", "train", "evaluate", "crossvalidate", "document")
 
 
 def stage_inputs(rundir: RunDir, name: str, version: str) -> str:
@@ -51,20 +53,38 @@ class Training:
 
 @dataclass
 class Context:
-    """The working state of one run. Everything in it can be made again from the run directory."""
+    """The working state of one run. Everything in it can be made again from the run directory.
+
+    `store` and `adapted` say where frozen work and the adapted model are, for runs inside a run, which have none of their own.
+    """
 
     given: Spec
     rundir: RunDir
     watch: Callable[[Progress], None]
     stop: StopRequest
     store: Path | None = None
+    adapted: Path | None = None
     _tables: dict[str, pl.DataFrame] = field(default_factory=dict)
     _encodings: dict[str, Encoding] = field(default_factory=dict)
 
     @cached_property
-    def spec(self) -> Spec:
+    def resolved(self) -> Spec:
         """The spec without open values; only after the resolve stage."""
         return read_resolved(self.rundir.path / "resolved.yaml")
+
+    @property
+    def spec(self) -> Spec:
+        """The spec without open values, whose model is the adapted one as soon as there is one; only after the resolve stage."""
+        folder = self.adapted_folder
+        if self.resolved.model.adapt is None or not (folder / ADAPTED_FILE).exists():
+            return self.resolved
+        model = self.resolved.model.model_copy(update={"name": str(folder.absolute()), "revision": None})
+        return self.resolved.model_copy(update={"model": model})
+
+    @property
+    def adapted_folder(self) -> Path:
+        """Where the adapted model is, or will be."""
+        return self.adapted or self.rundir.path / "adapted"
 
     @cached_property
     def labels(self) -> list[str]:
@@ -154,12 +174,16 @@ class Context:
         windows = self.encoding(split).rows
         return sorted(range(len(windows)), key=lambda number: place_of[windows[number][WINDOW].row])
 
+    def plain_encoding(self, split: str) -> Encoding:
+        """Rows of a split as frozen features are computed of them: with nothing masked."""
+        return self.encoded(self.table(split)) if self.given.kind == "masked" else self.encoding(split)
+
     def training_encoding(self) -> Encoding:
         """`training` and `copies` as encoded rows; windows over texts and pairs of texts come with their targets."""
         if self.given.kind in ("answers", "text", "spans"):
             return self.encoding("train")
-        if self.given.kind == "relevant":
-            return self._pairs
+        if self.given.kind in ("relevant", "masked"):
+            return self._learned
         whole, training = self.encoding("train"), self.training
         rows = [whole.rows[row] for row in training.rows]
         lengths = [whole.lengths[row] for row in training.rows]
@@ -176,8 +200,8 @@ class Context:
         return Encoding(labelled, lengths, whole.cut)
 
     @cached_property
-    def _pairs(self) -> Encoding:
-        """The pairs of queries and texts that are trained on."""
+    def _learned(self) -> Encoding:
+        """What is trained on where it is not what is answered: pairs of queries and texts, or windows in which tokens are masked."""
         assert self.spec.model.max_length, "resolved specs have a length"
         return self.task.training(self.table("train"), self.processor, self.spec.model.max_length)
 

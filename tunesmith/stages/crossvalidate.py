@@ -95,7 +95,8 @@ def _trained(context: Context, fold: Fold, stored: Stored, count: int) -> RunDir
     inputs = sha256_json([stage_inputs(context.rundir, "crossvalidate", version("tunesmith")), fold.number])
     rundir = RunDir(context.rundir.path / "checkpoints/folds" / f"{fold.number}-{inputs[:16]}")
     rundir.path.mkdir(parents=True, exist_ok=True)
-    inner = Context(context.given, rundir, _watch(context, fold.number, count), context.stop, context.store_folder)
+    shared = context.store_folder, context.adapted_folder
+    inner = Context(context.given, rundir, _watch(context, fold.number, count), context.stop, *shared)
     stages: tuple[tuple[str, Callable[[Context, StageWriter], None]], ...] = (
         ("prepare", partial(_prepare, context, fold, stored)),
         ("inspect", _inspect),

@@ -77,7 +77,7 @@ def _wish(context: Context, model: Any) -> Wish | None:
 
 
 def _embedded(context: Context, network: Network, split: str, rows: list[int]) -> Embedded:
-    full = context.encoding(split)
+    full = context.plain_encoding(split)
     chosen, watch = full.leading(rows), context.rows_watch("embed", split)
     if network.wish is None or split not in TRAINED_ON:
         return rows, frozen_features(network.model, context.task, chosen, watch)
@@ -99,7 +99,7 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     if not spec.has_row_features:
         return {}  # features are of whole texts, and an encoded row is a window or a pair
-    ranked = spec.kind == "relevant"  # the baseline embeds the corpus as well, and judgements are not inspected
+    ranked = spec.kind in ("relevant", "masked")  # the baseline embeds the corpus as well, or reads no features; nothing is inspected
     baseline, everything = bool({"features", "retrieval"} & set(spec.evaluate.baselines)) and not ranked, _reads_features(spec)
     compared = spec.data.near_duplicates is not None
     inspected = (spec.data.suspects is not None or spec.train.augment is not None) and not ranked
@@ -126,7 +126,9 @@ def _with_likeliest(context: Context, network: Network, made: dict[str, Embedded
     left = np.setdiff1d(np.arange(len(table)), np.array(rows, np.int64))
     if len(left) > CERTIFICATE_BATCH:
         context.watch(Progress("embed", 0, 1, note="which training rows are most like rows of other splits"))
-        train_NE, *others = (unit_rows(sums_NE) for sums_NE in token_vectors(network.model, [context.encoding(split) for split in SPLITS]))
+        train_NE, *others = (
+            unit_rows(sums_NE) for sums_NE in token_vectors(network.model, [context.plain_encoding(split) for split in SPLITS])
+        )
         left = left[np.argsort(-nearest(train_NE[left], torch.cat(others), 2.0).cosine_N, kind="stable")]
     held_out_NE = unit_rows(torch.cat([made[split][1].mean_NE for split in ("validation", "test")]))
     for start in range(0, min(len(left), CERTIFICATE_ROWS), CERTIFICATE_BATCH):

@@ -21,7 +21,7 @@ from tunesmith.models.advise import gather
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
-from tunesmith.models.load import device, is_embedder, load_config, load_processor, public_id
+from tunesmith.models.load import check_masked, device, is_embedder, load_config, load_processor, public_id
 from tunesmith.models.quantized import missing_for
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.size import Size, size_of
@@ -29,6 +29,7 @@ from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import Resolved, resolve, with_reading
 from tunesmith.spec.schema import Features, Soup, Spec
+from tunesmith.stages.adapt import Adapting, adapting
 from tunesmith.stages.embed import CERTIFICATE_BATCH, splits_to_embed
 from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
@@ -64,6 +65,8 @@ class Plan:
     steps: int = 0
     seconds: float | None = None
     fold_seconds: float = 0.0
+    adapted_texts: int = 0
+    adapt_seconds: float = 0.0
     store: Used | None = None
     range_test: RangeTest | None = None
     recompute: Recompute | None = None
@@ -92,6 +95,8 @@ def make_plan(spec: Spec, runs: Path) -> Plan:
     try:
         plan.model = public_id(spec.model)
         load_config(spec.model)
+        if spec.model.adapt is not None or spec.kind == "masked":
+            check_masked(spec.model)
         if prepared is not None and plan.can_run:
             _add_model(plan, prepared)
     except TunesmithError as error:
@@ -122,7 +127,8 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     task = make_task(spec, prepared.labels, prepared.train, corpus=corpus)  # with the lengths that are known by now
     assert spec.model.max_length, "resolved specs have a length"
     encodings = {split: task.encode(rows, processor, spec.model.max_length) for split, rows in splits.items()}
-    learned = task.training(prepared.train, processor, spec.model.max_length) if spec.kind == "relevant" else encodings["train"]
+    apart = spec.kind in ("relevant", "masked")  # what is trained on is not what is answered
+    learned = task.training(prepared.train, processor, spec.model.max_length) if apart else encodings["train"]
     plan.cut = sum(encoding.cut for encoding in encodings.values())
     model = build_model(spec, task)
     forward = _forward_seconds(model, task, encodings["train"])
@@ -139,11 +145,22 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
         plan.size, training = size_of(apply_strategy(model, spec.strategy)), heads * HEAD_SECONDS_PER_ROW * len(prepared.train)
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
-    plan.seconds = training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
+    if spec.model.adapt is not None:
+        work = adapting(spec, splits, processor)
+        plan.adapted_texts, plan.adapt_seconds = len(work.texts.train), _adapt_seconds(work, forward)
+    plan.seconds = plan.adapt_seconds + training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     plan.peak_memory_bytes = peak_bytes(torch.device(device()))
     if spec.kind == "text":
         found = f"{plan.rows['validation'] + plan.rows['test']} texts, each of at most {spec.generation.max_new_tokens} tokens"
         plan.issues.append(Issue("generation", "takes time that this plan leaves out", found, "Lower it for shorter texts.", fatal=False))
+
+
+def _adapt_seconds(work: Adapting, per_token: float) -> float:
+    """Seconds of adaptation, from a few real steps, with the passes that score it before and after."""
+    model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
+    shortcuts = shortcuts_for(model, [work.train], work.spec)
+    cost = estimate(model, work.spec, work.task, shortcuts.encodings[0], sum(work.validation.lengths))
+    return cost.seconds + 2 * per_token * sum(work.test.lengths)
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:
@@ -195,7 +212,8 @@ def _add_disk(plan: Plan, runs: Path) -> None:
         averaging, weights = plan.spec.train.averaging, 4 * plan.size.trainable
         plan.averaging_bytes = weights * (averaging.checkpoints + 2 if isinstance(averaging, Soup) else averaging is not None)
         stored = plan.store.bytes if plan.store and plan.store.used else 0
-        plan.disk_bytes = MODEL_COPIES * plan.size.bytes + plan.averaging_bytes + stored
+        copies = MODEL_COPIES + (plan.spec.model.adapt is not None)  # the adapted model stays beside the trained one
+        plan.disk_bytes = copies * plan.size.bytes + plan.averaging_bytes + stored
         if plan.disk_bytes > plan.disk_free_bytes:
             need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
             plan.issues.append(

@@ -10,7 +10,7 @@ import torch
 from tunesmith.core.records import Finding, Progress
 from tunesmith.core.rundir import StageWriter
 from tunesmith.models.advise import gather
-from tunesmith.models.load import device, is_embedder, load_config
+from tunesmith.models.load import check_masked, device, is_embedder, load_config
 from tunesmith.spec.defaults import resolve as fill
 from tunesmith.spec.defaults import with_reading
 from tunesmith.stages.context import SPLITS, Context
@@ -19,11 +19,15 @@ from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task
+from tunesmith.tasks.masking import IGNORED
+from tunesmith.tasks.windows import WINDOW
 from tunesmith.train.precision import measure_rates
 
 
 def resolve(context: Context, stage: StageWriter) -> None:
     """Write resolved.yaml; count the rows whose text is longer than the model will see."""
+    if context.given.model.adapt is not None or context.given.kind == "masked":
+        check_masked(context.given.model)
     rates = measure_rates(torch.device(device()))
     config = load_config(context.given.model)
     splits = {split: context.table(split) for split in SPLITS}
@@ -53,6 +57,8 @@ def resolve(context: Context, stage: StageWriter) -> None:
         stage.find(
             Finding(f"data/truncated/{split}", claim, encoding.cut, "rows", len(encoding.rows), source="measured", artefact=artefact)
         )
+    if context.given.kind == "masked":
+        stage.find(*(finding for split in SPLITS for finding in _windows(context, split)))
     for split in SPLITS if context.given.kind == "text" else ():
         encoding = context.encoding(split)
         claim = f"Targets of the {split} split that are longer than an answer may be, and were cut"
@@ -62,3 +68,16 @@ def resolve(context: Context, stage: StageWriter) -> None:
         claim, cut = "Texts of the corpus that were cut", context.task.cut_texts(context.processor, int(context.spec.model.max_length or 0))
         stage.find(Finding("data/truncated_corpus", claim, cut, "texts", len(context.corpus), source="measured", artefact=artefact))
     context.watch(Progress("resolve", 1, 1, note=f"at most {context.spec.model.max_length} tokens a row"))
+
+
+def _windows(context: Context, split: str) -> list[Finding]:
+    """How many windows the texts of a split are read in, and how many have no token that could be masked."""
+    rows, counted = context.table(split), context.encoding(split).rows
+    asked = {row[WINDOW].row for row in counted if any(label != IGNORED for label in row["labels"])}
+    nothing = f"Texts of the {split} split with no token that could be masked, which count for nothing"
+    return [
+        Finding(
+            f"data/windows/{split}", f"Windows over the texts of the {split} split", len(counted), "windows", len(rows), source="measured"
+        ),
+        Finding(f"data/unmaskable/{split}", nothing, len(rows) - len(asked), "rows", len(rows), source="measured"),
+    ]

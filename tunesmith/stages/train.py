@@ -134,7 +134,7 @@ def _job(context: Context, task: Any, train_rows: Any, validation_rows: Any) -> 
         score=context.score,
         higher_is_better=context.higher_is_better,
         folder=context.rundir.path / "checkpoints",
-        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "embed", "certify", "inspect", "augment"))),
+        inputs=sha256_json(context.rundir.output_hashes(("prepare", "resolve", "adapt", "embed", "certify", "inspect", "augment"))),
         watch=context.watch,
         stop=context.stop,
     )

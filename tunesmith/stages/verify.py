@@ -21,7 +21,7 @@ def verify_run(rundir: RunDir, level: int) -> Verification:
         if not loaded:
             loaded.append(Predictor(run))
         rows = pl.read_parquet(run.path / f"data/{split}.parquet")
-        return _ranked(loaded[0], run, rows) if loaded[0].task.kind == "relevant" else loaded[0].predict_frame(rows)
+        return _judged(loaded[0], run, rows) if loaded[0].task.kind in ("relevant", "masked") else loaded[0].predict_frame(rows)
 
     def inputs(run: RunDir) -> dict[str, str]:
         stages = run.manifest["stages"]
@@ -30,9 +30,10 @@ def verify_run(rundir: RunDir, level: int) -> Verification:
     return verify(rundir.path, level, predict, render, inputs)
 
 
-def _ranked(predictor: Predictor, run: RunDir, rows: pl.DataFrame) -> pl.DataFrame:
-    """What queries find among the texts of the run."""
-    corpus = pl.read_parquet(run.path / "data/corpus.parquet")["text"].to_list()
+def _judged(predictor: Predictor, run: RunDir, rows: pl.DataFrame) -> pl.DataFrame:
+    """What is said of rows with their labels: what queries find among the texts of the run, or what stands under the masks of the run."""
+    path = run.path / "data/corpus.parquet"
+    corpus = pl.read_parquet(path)["text"].to_list() if path.exists() else []
     task = make_task(predictor.spec, predictor.labels, rows, corpus=corpus)
     assert predictor.spec.model.max_length, "resolved specs have a length"
     return predict_rows(predictor.model, task, rows, task.encode(rows, predictor.processor, predictor.spec.model.max_length))

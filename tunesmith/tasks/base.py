@@ -17,8 +17,9 @@ from torch import Tensor
 from tunesmith.spec.kinds import Kind
 
 Batch = dict[str, Tensor]
-FOR_THE_LOSS = ("labels", "weights", "teacher", "queries", "allowed")
-"""What of a batch is not given to the model: targets, weights of rows, what a teacher answered (logits), and which texts are compared."""
+FOR_THE_LOSS = ("labels", "weights", "teacher", "queries", "allowed", "maskable", "vocabulary")
+"""What of a batch is not given to the model: targets, weights of rows, what a teacher answered (logits), which texts are compared, and
+which tokens may be masked by what."""
 ABOUT_A_ROW = ("weight", "pad", "window", "known", "wanted", "barred", "passage")
 """What an encoded row holds besides its content: the network is not asked about it."""
 PARTS = "parts"
@@ -106,6 +107,11 @@ class Task(ABC):
     def inputs(self, model: Any, batch: Batch) -> Batch:
         """What of a batch the model is given in training."""
         return {name: value for name, value in batch.items() if name not in FOR_THE_LOSS}
+
+    @property
+    def redrawn(self) -> str:
+        """Why what is read of a row differs from step to step, so that nothing said of it can be kept; empty where it does not."""
+        return ""
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from tunesmith.spec.kinds import Kind
 from tunesmith.spec.schema import Focal, Spec
 from tunesmith.tasks.base import Task
 from tunesmith.tasks.feature_extraction import RANKING_METRICS, FeatureExtraction
+from tunesmith.tasks.fill_mask import MASKED_METRICS, FillMask
 from tunesmith.tasks.losses import robust_loss
 from tunesmith.tasks.question_answering import ANSWER_METRICS, QuestionAnswering
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity, SimilarityApart
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         TextClassification, TextRegression, SentenceSimilarity, QuestionAnswering, TokenClassification, FeatureExtraction, TextRanking,
+        FillMask,
     )
 }  # fmt: skip
 WRITERS: dict[str, type[TextToText]] = {task.name: task for task in (Summarization, Translation, TextToText)}
@@ -38,6 +40,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "text": WRITING_METRICS,
     "spans": SPAN_METRICS,
     "relevant": RANKING_METRICS,
+    "masked": MASKED_METRICS,
 }
 
 
@@ -59,6 +62,8 @@ def make_task(spec: Spec, labels: list[str], train: pl.DataFrame, trained: np.nd
     """
     if spec.kind == "relevant":
         return _ranking(spec, corpus)
+    if spec.kind == "masked":
+        return FillMask(probability=spec.train.mlm_probability, seed=spec.seed)
     if spec.kind == "text":
         rule = spec.generation
         options: dict[str, Any] = {"prefix": rule.prefix, "max_target": rule.max_new_tokens}

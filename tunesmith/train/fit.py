@@ -42,6 +42,7 @@ from tunesmith.train.batches import Order, StepBatch, ahead, step_batches
 from tunesmith.train.checkpoint import Position, load_checkpoint, load_trained, save_checkpoint, trained_state
 from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
+from tunesmith.train.masking import at_masks, masked_anew
 from tunesmith.train.optim import decay_is_linear, make_optimizer, make_scheduler, parameter_groups
 from tunesmith.train.pace import Pace
 from tunesmith.train.peak import begin_peak, peak_bytes
@@ -124,12 +125,15 @@ def order_of(spec: Spec, rows: Encoding) -> Order:
 
 def full_step(task: Task, model: Any, spec: Spec) -> Step:
     """The step of a task with all that the spec wraps around it."""
-    return regularized(task_step(task), model, spec)
+    step = task_step(task)
+    return regularized(at_masks(step) if spec.kind == "masked" else step, model, spec)
 
 
 def full_batches(batches: Iterator[StepBatch], model: Any, spec: Spec, done: int = 0) -> Iterator[StepBatch]:
     """The batches after the first `done` steps with what the spec's step reads besides rows."""
     rule = spec.train.regularization
+    if spec.kind == "masked":
+        return masked_anew(batches, spec.train.mlm_probability, spec.seed, done)
     return mixed(batches, rule, mixable_blocks(model, rule), spec.seed, done) if isinstance(rule, Mixup) else batches
 
 

@@ -137,6 +137,8 @@ def _planned(model: Any, task: Any, encodings: Sequence[Encoding], wish: Wish) -
     """The cut and what it will take; or why there is none."""
     if wish.options.mode == "never":
         return Used(0, False, "the spec says never")
+    if task.redrawn:
+        return Used(0, False, task.redrawn)
     try:
         depth = min(frozen_depth(model), encoder_depth(model))
     except ModelError:
