@@ -130,7 +130,9 @@ def index(
     run: RunPath,
     data: Annotated[str, typer.Argument(metavar="TEXTS", help="Table with the texts to find; a glob, or an address.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="INDEX", help="Folder to write; an index there is replaced.")],
-    column: Annotated[str | None, typer.Option("--column", metavar="NAME", help="Column with the texts; that of the run if left out.")] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", metavar="NAME", help="Column with the texts; that of the run if left out.")
+    ] = None,
 ) -> None:
     """Embed texts with a run of feature-extraction, and write an index of them to search."""
     from tunesmith.cli import searching

@@ -150,7 +150,7 @@ class TextRanking(Task):
         return [one.ranks for one in self.rankings(answers, encoding)]
 
     def decode(self, answers: Tensor, encoding: Encoding) -> pl.DataFrame:
-        """The best candidates of each query with their logits, ranks and logits of those that are relevant; of plain pairs, the relevance."""
+        """The best candidates of each query with their logits, and ranks and logits of the relevant; of plain pairs, the relevance."""
         if encoding.rows and encoding.rows[0][WINDOW].text is None:
             return pl.DataFrame({"predicted": pl.Series(torch.sigmoid(answers.double()).squeeze(-1).tolist(), dtype=pl.Float64)})
         return told(list(self.rankings(answers, encoding)), self.corpus)
