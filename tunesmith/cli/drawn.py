@@ -66,7 +66,9 @@ def _line(strip: Strip) -> Text:
 
 
 def _add(text: Text, token: Token) -> None:
-    """Add a token, and its tag where it has one that says something."""
+    """Add a token, and its tag where it has one that says something; nothing for the rest of a character."""
+    if not token.text:
+        return
     text.append(JOINT if token.joined else " ", "dim").append(token.text, _style(token))
     if token.mark.tag not in ("", "O"):
         text.append(f"/{token.mark.tag}", f"italic {_style(token)}")

@@ -23,7 +23,7 @@ def draw(learned: Learned, number: int) -> SeenRow:
     task, meter = learned.task, _meter(learned, number)
     assert isinstance(task, TextRegression), "numbers are of this family"
     unit = "in spreads of the training numbers from their mean" if task.has_head else "as the cosine of the two vectors"
-    chip = Chip(formatted(meter.value, "plain"), None, f"the network is asked for {formatted(task.wanted(meter.value), 'score')}, {unit}")
+    chip = Chip(formatted(meter.value, "plain"), None, f"the network is asked for {formatted(task.wanted(meter.value), 'plain')}, {unit}")
     return SeenRow(learned.texts(number), [chip], meter=meter)
 
 

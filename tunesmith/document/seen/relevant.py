@@ -35,7 +35,7 @@ def draw(learned: Learned, number: int) -> SeenRow:
     query = [_alone(learned, "query", row[PARTS][0], _query(learned, number)) for row in learned.encoded(number)[:1] if PARTS in row]
     told.sort(key=lambda strip: strip.tone != "good")
     right = sum(strip.tone == "good" for strip in told)
-    chips = [Chip(f"{counted(right)} relevant", tone="good"), Chip(f"{counted(len(told) - right)} not", tone="bad")]
+    chips = [Chip(f"{counted(right)} relevant", tone="good"), Chip(f"{counted(len(told) - right)} not relevant", tone="bad")]
     return SeenRow([*query, *told[:SHOWN]], chips, _said(learned), more=max(len(told) - SHOWN, 0))
 
 
@@ -44,15 +44,18 @@ def facts(learned: Learned) -> list[Fact]:
     rows, task = learned.encoding.rows, learned.task
     assert isinstance(task, (FeatureExtraction, TextRanking)), "queries are of these tasks"
     pairs = counted(len(rows))
+    cut = counted(learned.encoding.cut)
     out = [Fact("texts", counted(len(task.corpus)), "that queries are ranked against")]
     if isinstance(task, FeatureExtraction):
         wrong = sum(max(len(row[PARTS]) - 2, row.get("labels", 1.0) <= 0) for row in rows)
-        return [*out, Fact("pairs", pairs, f"of a query and a text; {counted(wrong)} wrong texts beside them were judged")]
+        out.append(Fact("pairs", pairs, f"of a query and a text; {counted(wrong)} wrong texts beside them were judged"))
+        return [*out, Fact("texts cut", cut, "of the training queries and of all texts")]
     right = sum(row["labels"] > 0 for row in rows)
     judged = [{entry["text"] for entry in _judged(learned, number)} for number in range(len(learned.rows))]
     alike = sum(task.corpus[row[WINDOW].text] not in judged[row[WINDOW].row] for row in rows)
     known = f"{counted(right)} relevant, {counted(len(rows) - right - alike)} judged wrong"
-    return [*out, Fact("pairs", pairs, f"{known}, {counted(alike)} wrong because BM25 finds them and nobody judged them")]
+    out.append(Fact("pairs", pairs, f"{known}, {counted(alike)} wrong because BM25 finds them and nobody judged them"))
+    return [*out, Fact("pairs cut", cut, f"of {pairs}")]
 
 
 def _vectors(learned: Learned, number: int) -> Iterator[Strip]:
@@ -108,4 +111,4 @@ def _judged(learned: Learned, number: int) -> list[dict[str, Any]]:
     return entries
 
 
-LOOK = Look(types, draw, facts, unit="texts")
+LOOK = Look(types, draw, facts, unit="")

@@ -8,6 +8,7 @@ render  one page without links
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ import polars as pl
 
 from tunesmith.document.formats import counted, formatted
 from tunesmith.document.seen import answers, classes, numbers, plain, relevant, spans, written
-from tunesmith.document.seen.tokens import Gap
+from tunesmith.document.seen.tokens import Token
 from tunesmith.document.seen.view import Chip, Fact, Learned, Look, SeenRow
 from tunesmith.document.templating import rendered
 from tunesmith.spec.kinds import Kind
@@ -65,14 +66,14 @@ class About:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page shows. `missed` are types of labels that no shown row has."""
+    """What the page shows. `missed` are types of labels that no shown row has, `signs` what tokens have that is to be explained."""
 
     about: About
     facts: list[Fact]
     legend: list[Chip]
     rows: list[SeenRow]
     missed: list[str]
-    pair: bool
+    signs: set[str]
 
 
 def see(learned: Learned, about: About, count: int) -> Seen:
@@ -83,8 +84,9 @@ def see(learned: Learned, about: About, count: int) -> Seen:
     shown = {row.id for row in rows}
     seen = set().union(*(some for some, name in zip(types, learned.rows["id"], strict=True) if name in shown))
     missed = sorted(set().union(*types) - seen)
-    pair = any(piece.part for row in rows for strip in row.strips for piece in strip.pieces if not isinstance(piece, Gap))
-    return Seen(about, facts(learned, look, about), look.legend(learned), rows, missed, pair)
+    tokens = [piece for row in rows for strip in row.strips for piece in strip.pieces if isinstance(piece, Token)]
+    signs = {sign for token in tokens for sign, there in _signs(token) if there}
+    return Seen(about, facts(learned, look, about), look.legend(learned), rows, missed, signs)
 
 
 def chosen(learned: Learned, look: Look, types: list[set[str]], count: int) -> dict[int, str]:
@@ -99,10 +101,10 @@ def chosen(learned: Learned, look: Look, types: list[set[str]], count: int) -> d
         special[longest] = "the longest row" + (", and it is cut" if longest == cut else "")
     picked: dict[int, str] = {}
     seen = set().union(*(types[number] for number in special))
-    for number in order:
+    for number in _showing(order, [some - seen for some in types], count - len(special)):
         fresh = types[number] - seen
         if fresh and number not in special and len(picked) + len(special) < count:
-            picked[number] = f"it shows: {', '.join(sorted(fresh))}"
+            picked[number] = f"it shows {', '.join(sorted(fresh))}"
             seen |= fresh
     for number in order:
         if len(picked) + len(special) < count and number not in special:
@@ -121,12 +123,12 @@ def facts(learned: Learned, look: Look, about: About) -> list[Fact]:
         Fact("rows", rows, f"{counted(about.dropped)} dropped"),
         Fact("model.max_length", f"{counted(learned.max_length)} tokens", about.rule),
         Fact("tokens", counted(tokens), f"of the training split, as they are kept; {lengths} in a row"),
-        Fact(f"{look.unit} cut", counted(encoding.cut), "of the training split"),
     ]
+    if look.unit:
+        out.append(Fact(f"{look.unit} cut", counted(encoding.cut), "of the training split"))
     if unknown is not None:
         strange = sum(text["input_ids"].count(unknown) for text in texts)
-        share = formatted(strange / max(tokens, 1), "percent")
-        out.append(Fact("tokens unknown to the tokenizer", counted(strange), share))
+        out.append(Fact("tokens unknown to the tokenizer", counted(strange), f"of {counted(tokens)}"))
     return [*out, *look.facts(learned)]
 
 
@@ -141,6 +143,27 @@ def _drawn(learned: Learned, look: Look, number: int, why: str) -> SeenRow:
     known = learned.rows.row(number, named=True)
     notes = [*row.notes, *_strange(row)]
     return replace(row, id=known["id"], source=known.get("source") or "", why=why, notes=notes)
+
+
+def _showing(order: list[int], types: list[set[str]], room: int) -> list[int]:
+    """The order in which rows are looked at for new types: where there is room for all types, those of the rarest type first."""
+    counts = Counter(name for number in order for name in types[number])
+    if len(counts) > room:
+        return order
+    rarest = sorted(counts, key=lambda name: (counts[name], name))
+    first: dict[str, int] = {}
+    for number in order:
+        for name in types[number]:
+            first.setdefault(name, number)
+    return [*dict.fromkeys([*(first[name] for name in rarest), *order])]
+
+
+def _signs(token: Token) -> Iterator[tuple[str, bool]]:
+    yield "second", token.part > 0
+    yield "unknown", token.unknown
+    yield "lost", token.lost
+    yield "pale", token.mark.faint
+    yield "rest", not token.text
 
 
 def _strange(row: SeenRow) -> Iterator[str]:

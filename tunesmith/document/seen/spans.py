@@ -72,7 +72,10 @@ def facts(learned: Learned) -> list[Fact]:
 def legend(learned: Learned) -> list[Chip]:
     """The types, with how many spans of each are trained on."""
     counts = Counter(name for number in range(len(learned.rows)) for _, _, name in trained(learned, number))
-    return [Chip(name, place, f"{counted(counts[name])} spans") for place, name in enumerate(learned.task.labels)]
+    return [
+        Chip(name, place, f"{counted(counts[name])} {'span' if counts[name] == 1 else 'spans'}")
+        for place, name in enumerate(learned.task.labels)
+    ]
 
 
 def _strip(learned: Learned, windows: list[Encoded], place: int, hues: dict[str, int]) -> Strip:
@@ -93,8 +96,8 @@ def _marks(learned: Learned, row: Encoded, hues: dict[str, int]) -> dict[int, Ma
     words: Words = row[WINDOW]
     ids, reader = row["input_ids"], learned.reader
     marks: dict[int, Mark] = {}
-    ends = [(token, number) for token, number in zip(words.at_W, words.number_W, strict=True)] + [(len(ids), -1)]
-    for (token, number), (after, following) in pairwise(ends):
+    begun = [*zip(words.at_W, words.number_W, strict=True), (len(ids), len(words.places))]
+    for (token, number), (after, following) in pairwise(begun):
         tag = _tag(learned, row, token)
         hue = None if tag == OUTSIDE else hues[tag[2:]]
         marks[token] = Mark(tag, hue)
@@ -112,4 +115,4 @@ def _tag(learned: Learned, row: Encoded, token: int) -> str:
     return task.tags[place]
 
 
-LOOK = Look(types, draw, facts, legend)
+LOOK = Look(types, draw, facts, legend, unit="")

@@ -13,7 +13,7 @@ from tunesmith.tasks.windows import WINDOW, Window
 
 Halves = Sequence[Sequence[int]]
 """The ids of an encoded text, or those of a pair up to its second text and from there on."""
-LOST_SHOWN = 60
+LOST_SHOWN = 40
 """Tokens of what was cut that are shown."""
 AROUND = 12
 """Tokens that are shown on either side of a marked one, where not all are."""
@@ -104,6 +104,7 @@ class Reader:
         self.special = frozenset(processor.all_special_ids) - {self.unknown}
         self._anchor: list[str] = processor.convert_ids_to_tokens(processor("a", add_special_tokens=False)["input_ids"])[:1]
         self._before: str = processor.convert_tokens_to_string(self._anchor)
+        self._spaced = self._anchor == ["a"] and processor.convert_tokens_to_string(["a", "a"]) == "a a"
         self._said: dict[tuple[str, ...], str] = {}
         probe = processor("a", "a")
         owners = probe.sequence_ids(0)
@@ -141,7 +142,8 @@ class Reader:
 
     def joins(self, token: int) -> bool:
         """True for a token that continues a word."""
-        return token not in self.special and not self._read([self.processor.convert_ids_to_tokens(token)]).startswith(" ")
+        raw: str = self.processor.convert_ids_to_tokens(token)
+        return token not in self.special and self._joins(raw, self._read([raw]))
 
     def read(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
         """What each token stands for, and whether it continues the word before it; "" for the rest of a character of several tokens."""
@@ -159,10 +161,14 @@ class Reader:
                 end += 1
             if BROKEN in said:
                 end, said = begin + 1, raws[begin]
-            joined = (said == " " or not said.startswith(" ")) and not fresh
+            joined = self._joins(raws[begin], said) and not fresh
             out += [(visible(said.removeprefix(" ")) or SPACE, joined), *[("", True)] * (end - begin - 1)]
             fresh = False
         return out
+
+    def _joins(self, raw: str, said: str) -> bool:
+        """True where a token continues a word: it holds no space, or carries the sign of what is put on without one."""
+        return said.strip() != raw if self._spaced else said == " " or not said.startswith(" ")
 
     def _read(self, raws: Sequence[str]) -> str:
         """What tokens of the vocabulary stand for in the middle of a text, the space before them included."""

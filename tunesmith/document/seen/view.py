@@ -131,8 +131,9 @@ class Learned:
 class Look:
     """How rows of a kind of labels are looked at.
 
-    `types` names what each row shows, so that rows are chosen that show everything; `draw` draws one; `facts` count over all;
-    `legend` names colours; `may_be_cut` is true for rows that are worth comparing with their whole text; `unit` is what is counted as cut.
+    `types` names what each row shows, so that rows are chosen that show everything; `draw` draws one; `facts` count over all; `legend`
+    names colours; `may_be_cut` is true for rows that are worth comparing with their whole text; `unit` is what is counted as cut, nothing
+    where the facts tell it themselves or windows leave nothing out.
     """
 
     types: Callable[[Learned], list[set[str]]]

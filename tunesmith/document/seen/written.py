@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunesmith.document.formats import counted, formatted
-from tunesmith.document.seen.tokens import Mark
 from tunesmith.document.seen.view import UNCUT, Fact, Learned, Look, SeenRow
 from tunesmith.tasks.text_to_text import TextToText
 
@@ -16,8 +15,7 @@ def draw(learned: Learned, number: int) -> SeenRow:
     source = learned.strip("source", row, learned.whole(number)[0])
     target = row["labels"]
     whole = type(task)(max_target=UNCUT).target_tokens(learned.rows[number : number + 1], learned.processor)[0]
-    marks = {place: Mark(hue=1) for place in range(len(target))}
-    strip = replace(reader.strip("target", [target], [whole], marks), limit=task.max_target, tone="good", foreign=0)
+    strip = replace(reader.strip("target", [target], [whole]), limit=task.max_target, tone="good", foreign=0)
     notes = []
     if strip.lost:
         tokens = counted(strip.lost)
