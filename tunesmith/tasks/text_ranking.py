@@ -112,8 +112,8 @@ class TextRanking(Task):
             asked += [(number, text) for text, _ in told_apart]
             targets += [value for _, value in told_apart]
         pairs = self._pairs(queries, asked, processor, max_length)
-        for row, target in zip(pairs.rows, targets, strict=True):
-            row["labels"] = target
+        for (number, text), row, target in zip(asked, pairs.rows, targets, strict=True):
+            row[WINDOW], row["labels"] = Candidate(number, text), target
         return pairs
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
