@@ -46,8 +46,8 @@ def spec_of(folder: Path, model: Path, task: str = "feature-extraction", **more:
     pairs().write_csv(folder / "pairs.csv")
     train = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "float32"}
     return {
-        "name": "found", "task": task, "data": {"train": str(folder / "pairs.csv"), "test_share": 0.25}, "model": {"name": str(model)}, "train": train,
-        "evaluate": {"resamples": 100}, **more,
+        "name": "found", "task": task, "data": {"train": str(folder / "pairs.csv"), "test_share": 0.25}, "model": {"name": str(model)},
+        "train": train, "evaluate": {"resamples": 100}, **more,
     }  # fmt: skip
 
 
