@@ -12,8 +12,10 @@ import pytest
 from tunesmith.core.errors import DataError
 from tunesmith.data.draft import draft_spec, split_of
 from tunesmith.data.prepare import prepare
+from tunesmith.spec.check import check_spec
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Spec
+from tunesmith.tasks.make import metric_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,6 +82,31 @@ def test_lists_of_labels_become_multi_label(tmp_path: Path) -> None:
     assert drafted(str(path), tmp_path)[1].data.multi_label
     path.write_text("".join(json.dumps({"text": f"some words {n}", "tags": ("x|y", "x", "y", "y|z")[n % 4]}) + "\n" for n in range(40)))
     assert "# label_separator: '|'" in draft_spec(str(path), tmp_path) or '# label_separator: "|"' in draft_spec(str(path), tmp_path)
+
+
+WORDS = [f"{n * 7919:x}" for n in range(30)]
+DRAFTED: dict[str, list[dict[str, object]]] = {
+    "text-classification": [{"text": f"about {word} here", "labels": ["a", "b"][: n % 3]} for n, word in enumerate(WORDS)],
+    "text-regression": [{"text": f"about {word} here", "score": n * 0.37} for n, word in enumerate(WORDS)],
+    "sentence-similarity": [{"sentence1": f"about {word}", "sentence2": f"of {word}", "score": n * 0.37} for n, word in enumerate(WORDS)],
+    "token-classification": [{"tokens": ["about", word], "tags": ["O", "B-code"]} for word in WORDS],
+    "question-answering": [
+        {"question": f"which of {n}?", "context": f"about {word} here", "answers": {"text": [word], "answer_start": [6]}}
+        for n, word in enumerate(WORDS)
+    ],
+    "translation": [{"en": f"about {word} here", "de": f"von {word} hier"} for word in WORDS],
+    "feature-extraction": [{"query": f"which {n}?", "positive": f"about {word} here"} for n, word in enumerate(WORDS)],
+    "fill-mask": [{"text": f"about {word} here"} for word in WORDS],
+}
+
+
+@pytest.mark.parametrize("task", DRAFTED)
+def test_a_draft_of_every_task_can_be_used_as_it_is(task: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, DRAFTED[task])), "utf-8")
+    _, spec = drafted(str(tmp_path / "rows.jsonl"), tmp_path)
+    assert spec.task == task
+    assert not check_spec(spec, metric_names(spec))
+    assert prepare(spec).train.height
 
 
 def test_awkward_names_are_quoted(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
 
     assert isinstance(answer, Plan)
     if answer.rows:
-        yield "rows", ", ".join(f"{n} {split}" for split, n in answer.rows.items()) + (f"; {answer.classes} classes" if answer.classes else "")
+        classes = f"; {answer.classes} classes" if answer.classes else ""
+        yield "rows", ", ".join(f"{n} {split}" for split, n in answer.rows.items()) + classes
         reasons = ", ".join(f"{n} {reason}" for reason, n in answer.dropped.items())
         yield "dropped", f"{sum(answer.dropped.values())}" + (f" ({reasons})" if reasons else "")
     if answer.resolved is not None:

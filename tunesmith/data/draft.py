@@ -25,7 +25,7 @@ from tunesmith.data.sources.archive import files_in, located, stem_of
 from tunesmith.data.sources.place import SPLIT_NAMES, split_of_name, without_split
 from tunesmith.spec.addresses import archive_of, is_address, seen_from
 from tunesmith.spec.check import matching_files
-from tunesmith.spec.kinds import Kind
+from tunesmith.spec.kinds import OF_CLASSES, Kind
 from tunesmith.spec.schema import Data
 
 SEPARATORS = ("|", ";", ",")
@@ -42,6 +42,13 @@ strategy:
   # lora: small adapters; little memory, small files.        features: a head on frozen features; seconds, few rows.
   kind: {kind}  # {why}
 """
+WHOLE: dict[Kind, str] = {
+    "answers": "a head that reads tokens needs a network that was trained with it",
+    "spans": "a head that reads tokens needs a network that was trained with it",
+    "relevant": "the network learns which texts belong together; it has no head",
+    "masked": "the whole network learns how these texts are written",
+}
+"""Kinds of labels that frozen features do not serve."""
 REST = """\
 # Left out, these are set from the data and the model; `tunesmith plan` shows the values and why.
 # train:
@@ -236,8 +243,8 @@ def _columns(table: pl.DataFrame, columns: Columns) -> list[str]:
         return lines
     lines.append(f"  label: {_quoted(str(columns.label))}  # {_comment(columns.why[str(columns.label)])}")
     label = table[str(columns.label)]
-    if columns.kind in ("number", "answers", "text", "relevant"):
-        pass
+    if columns.kind not in OF_CLASSES:
+        pass  # neither several labels nor several annotators
     elif label.dtype == pl.List:
         lines.append("  multi_label: true  # the column holds lists")
     else:
@@ -293,10 +300,8 @@ def _shares(found: Found) -> list[str]:
 def _strategy(rows: int, kind: Kind) -> str:
     if kind == "text":
         return WRITER + GUIDANCE.format(kind="full", why="the whole network learns to write")
-    if kind == "answers":
-        return GUIDANCE.format(kind="full", why="a head that reads tokens needs a network that was trained with it")
-    if kind == "masked":
-        return GUIDANCE.format(kind="full", why="the whole network learns how these texts are written")
+    if kind in WHOLE:
+        return GUIDANCE.format(kind="full", why=WHOLE[kind])
     if rows < FEW_ROWS:
         return GUIDANCE.format(kind="features", why="few rows: a head on frozen features is hard to beat")
     return GUIDANCE.format(kind="full", why="enough rows to train every weight")

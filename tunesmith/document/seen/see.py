@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from tunesmith.document.formats import counted, formatted
-from tunesmith.document.seen import answers, classes, numbers, plain, relevant, spans, written
+from tunesmith.document.seen import answers, classes, masked, numbers, relevant, spans, written
 from tunesmith.document.seen.tokens import Token
 from tunesmith.document.seen.view import Chip, Fact, Learned, Look, SeenRow
 from tunesmith.document.templating import rendered
@@ -31,8 +31,9 @@ LOOKS: dict[Kind, Look] = {
     "text": written.LOOK,
     "spans": spans.LOOK,
     "relevant": relevant.LOOK,
+    "masked": masked.LOOK,
 }
-"""How rows are drawn, by the kind of their labels; others show their tokens alone."""
+"""How rows are drawn, by the kind of their labels."""
 TRIED = 100
 """Rows that are compared with their whole text to find one that is cut."""
 MIXED, CUT_TOO = 3, 2
@@ -78,7 +79,7 @@ class Seen:
 
 def see(learned: Learned, about: About, count: int) -> Seen:
     """What the page shows of `count` rows; the order of the table does not matter."""
-    look = LOOKS.get(learned.task.kind, plain.LOOK)
+    look = LOOKS[learned.task.kind]
     types = look.types(learned)
     rows = [_drawn(learned, look, number, why) for number, why in chosen(learned, look, types, count).items()]
     shown = {row.id for row in rows}
