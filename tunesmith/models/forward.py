@@ -32,12 +32,17 @@ class Frozen:
 
 
 def predict_logits(model: Any, task: Any, encoding: Encoding, watch: Watch | None = None) -> Any:
-    """What the task's `answer` gives for all rows, in their order: logits (N, C) in float32 on the CPU, or a list with an entry a row.
+    """What the task's `answers` gives for all rows, in their order: logits (N, C) in float32 on the CPU, or a list with an entry a row.
 
     The model's train/eval mode is left as it was.
     """
+    passes, done = list[tuple[list[int], Any]](), 0
     with _inference(model):
-        passes = [(numbers, task.answer(model, batch)) for numbers, batch in _batches(model, task, encoding, watch)]
+        for numbers, said in task.answers(model, _batches(model, task, encoding, None)):
+            passes.append((numbers, said))
+            done += len(numbers)
+            if watch:
+                watch(done, len(encoding.rows))
     if all(isinstance(said, Tensor) for _, said in passes):
         return _in_order(passes)
     answers = {number: one for numbers, said in passes for number, one in zip(numbers, said, strict=True)}
