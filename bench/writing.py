@@ -102,10 +102,11 @@ def writing(arguments: list[str]) -> None:
     model = small_model(options.kind, words, options)
     targets = TextToText().target_tokens(train, words)
     task = TextToText(max_target=min(int(np.quantile([len(t) for t in targets], 0.99)), options.longest))
+    set_generation(model, Generation(max_new_tokens=task.max_target), words)
     began = time.perf_counter()
     ours(model, task, task.encode(train, words, options.longest), options)
     trained = time.perf_counter() - began
-    set_generation(model.eval(), Generation(max_new_tokens=task.max_target), words)
+    model.eval()
     encoding = task.encode(test.select("text"), words, options.longest)
     plain = [{"input_ids": row["input_ids"], "attention_mask": [1] * len(row["input_ids"])} for row in encoding.rows]
     order = sorted(range(len(plain)), key=lambda n: -len(plain[n]["input_ids"]))

@@ -159,9 +159,15 @@ JUDGES = {
         "and lengths were compared.",
         "have a target that is far from what it expects, or of an odd length", "Why", "the chance of so odd a value",
     ),
+    "answers": Judges(
+        "A weak judge that knows where words of the question stand and which form of answers goes with it compared each answer with the other "
+        "answers of its text, without having seen this text.",
+        "have an answer that is more like those of other questions", "Why", "the judge's probability of the answer",
+        "a weak judge of words and forms that had not seen their texts",
+    ),
     "relevant": Judges(
         "The untrained network compared every query with the texts that were judged for it, and with the other texts.",
-        "have a judgement that it contradicts", "Why", "the chance of so small a likeness",
+        "have a judgement that it contradicts", "Why", "the chance of so odd a likeness among relevant pairs",
         "the untrained network",
     ),
 }  # fmt: skip

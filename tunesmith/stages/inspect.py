@@ -51,7 +51,9 @@ from tunesmith.stages.quality import (
     unlike_training,
     with_texts,
 )
+from tunesmith.stages.wrong_answers import inspect_answers
 from tunesmith.stages.wrong_numbers import inspect_numbers
+from tunesmith.stages.wrong_relevance import inspect_relevant
 from tunesmith.stages.wrong_spans import inspect_spans
 from tunesmith.stages.wrong_texts import inspect_texts
 
@@ -206,16 +208,12 @@ def _test_counts(context: Context) -> dict[str, int]:
     return {label: counted.get(label, 0) for label in context.labels}
 
 
-def _inspect_nothing(context: Context, stage: StageWriter) -> None:
-    nothing_judged(context, stage, f"the labels of {context.given.task} are not judged yet")
-
-
 JUDGES: dict[Kind, Callable[[Context, StageWriter], None]] = {
     "class": _inspect_classes,
     "classes": _inspect_classes,
     "number": inspect_numbers,
     "spans": inspect_spans,
     "text": inspect_texts,
-    "relevant": _inspect_nothing,
-    "answers": _inspect_nothing,
+    "relevant": inspect_relevant,
+    "answers": inspect_answers,
 }

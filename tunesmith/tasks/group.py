@@ -74,6 +74,12 @@ class Group:
         """How many tokens are written."""
         return self.written_RT.shape[1] - 1
 
+    def bytes_a_row(self, longest: int) -> int:
+        """What is remembered of a row that becomes `longest` tokens."""
+        own, read = ([layer for layer in cache.layers if layer.is_initialized] for cache in _caches(self.memory))
+        of_place = sum(tensor[0, :, :1].nbytes for layer in own for tensor in (layer.keys, layer.values))
+        return of_place * longest + sum(tensor[0].nbytes for layer in read for tensor in (layer.keys, layer.values))
+
     def read(self, model: Any) -> Tensor:
         """What the model says of the next place, from the last token and from what it remembers: (R, V)."""
         states = BaseModelOutput(last_hidden_state=self.states_RSE)
@@ -113,15 +119,18 @@ def with_room(memory: Any) -> bool:
     """Give what a decoder remembers after its first token room to grow. False where it remembers in another way; nothing changes then."""
     if not isinstance(memory, EncoderDecoderCache) or any(type(layer) is not DynamicLayer for layer in _layers(memory)):
         return False
-    for cache in (memory.self_attention_cache, memory.cross_attention_cache):
+    for cache in _caches(memory):
         cache.layers = [Memory(layer.keys, layer.values) if layer.is_initialized else layer for layer in cache.layers]
     return True
 
 
 def _layers(memory: Any) -> Iterator[Any]:
     """The layers that hold something: those of the decoder itself, then those about the text that is read."""
-    caches: tuple[DynamicCache, ...] = (memory.self_attention_cache, memory.cross_attention_cache)
-    return (layer for cache in caches for layer in cache.layers if layer.is_initialized)
+    return (layer for cache in _caches(memory) for layer in cache.layers if layer.is_initialized)
+
+
+def _caches(memory: Any) -> tuple[DynamicCache, DynamicCache]:
+    return memory.self_attention_cache, memory.cross_attention_cache
 
 
 def _joined(one: Tensor, other: Tensor, places: int) -> Tensor:
