@@ -160,7 +160,8 @@ def main() -> None:
             model.zero_grad()
             cost = time.perf_counter() - started
             print(
-                f"           compiled {seconds(model, batch, compiled, options.repeats, precision) * 1e3:7.1f} ms, {cost:.0f} s to compile", flush=True
+                f"           compiled {seconds(model, batch, compiled, options.repeats, precision) * 1e3:7.1f} ms, {cost:.0f} s to compile",
+                flush=True,
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.core.errors import DataError
@@ -66,7 +66,15 @@ def test_useless_judgements_leave_with_a_reason() -> None:
     kept = {row["text"]: [(e["text"], e["relevance"]) for e in row["label"]] for row in cleaned.kept.iter_rows(named=True)}
     assert kept == {"one": [("a", 2.0)], "four": [("c", 1.0), ("e", 1.0)]}
     reasons = dict(cleaned.dropped["reason"].value_counts().iter_rows())
-    assert reasons == {"empty_text": 1, "empty_label": 2, "same_as_text": 1, "no_number": 1, "conflicting_labels": 2, "duplicate": 1, "no_relevant": 1}
+    assert reasons == {
+        "empty_text": 1,
+        "empty_label": 2,
+        "same_as_text": 1,
+        "no_number": 1,
+        "conflicting_labels": 2,
+        "duplicate": 1,
+        "no_relevant": 1,
+    }
 
 
 def test_queries_for_one_text_stay_together() -> None:
@@ -79,12 +87,16 @@ def test_queries_for_one_text_stay_together() -> None:
     assert "group" not in clean_relevant(rows, together=False).kept.columns
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("wxyz"), st.sampled_from([0.0, 1.0, 2.0])), max_size=20), st.randoms())
 def test_the_order_of_the_rows_does_not_matter(entries: list[tuple[str, str, float]], draw: Any) -> None:
     rows = [(query, [(text, value)]) for query, text, value in entries]
     shuffled = list(rows)
     draw.shuffle(shuffled)
-    results = [clean_relevant(plain(order), together=True).kept.select("id", "text", "label", "group").sort("id").to_dicts() for order in (rows, shuffled)]
+    results = [
+        clean_relevant(plain(order), together=True).kept.select("id", "text", "label", "group").sort("id").to_dicts()
+        for order in (rows, shuffled)
+    ]
     assert results[0] == results[1]
 
 
@@ -99,7 +111,9 @@ def test_what_makes_a_table_useless_is_said() -> None:
 
 
 def test_the_corpus_holds_every_text_once() -> None:
-    labels = pl.Series("label", [[{"text": "b", "relevance": 1.0}, {"text": "a", "relevance": 0.0}], [{"text": "b", "relevance": 1.0}]], RELEVANT)
+    labels = pl.Series(
+        "label", [[{"text": "b", "relevance": 1.0}, {"text": "a", "relevance": 0.0}], [{"text": "b", "relevance": 1.0}]], RELEVANT
+    )
     corpus = corpus_of([labels, labels], ["c", "a", ""])
     assert sorted(corpus["text"]) == ["a", "b", "c"] and corpus["id"].is_sorted()
     assert judged_share(labels) == 0.5
@@ -125,7 +139,9 @@ def test_bm25_is_the_formula() -> None:
 
 def table_of_pairs(folder: Path, rows: int = 60) -> Path:
     words = ["invoice", "refund", "parcel", "password", "courier", "session"]
-    table = pl.DataFrame({"query": [f"where is {words[n % 6]} {n}" for n in range(rows)], "passage": [f"about {words[n % 6]} {n // 2}" for n in range(rows)]})
+    table = pl.DataFrame(
+        {"query": [f"where is {words[n % 6]} {n}" for n in range(rows)], "passage": [f"about {words[n % 6]} {n // 2}" for n in range(rows)]}
+    )
     table.write_csv(folder / "pairs.csv")
     return folder / "pairs.csv"
 
@@ -141,9 +157,9 @@ def test_a_table_becomes_queries_with_a_corpus(tmp_path: Path) -> None:
     pl.DataFrame({"text": ["a further text", "about parcel 1"]}).write_csv(tmp_path / "more.csv")
     data = {"train": str(table_of_pairs(tmp_path)), "corpus": str(tmp_path / "more.csv"), "near_duplicates": None}
     made = prepare(load_spec({"name": "x", "task": "feature-extraction", "data": data}))
-    assert made.corpus is not None and "a further text" in made.corpus["text"].to_list() and len(made.corpus) == 31
-    assert made.labels == [] and made.profile["corpus"] == 31
+    assert made.corpus is not None and "a further text" in made.corpus["text"].to_list() and len(made.corpus) == 61
+    assert made.labels == [] and made.profile["corpus"] == 61
     groups = [set(split["group"]) for split in (made.train, made.validation, made.test)]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
     values = {finding.id: finding.value for finding in made.findings}
-    assert values["data/relevant/train"] == sum(map(len, made.train["label"])) and values["data/corpus"] == 31
+    assert values["data/relevant/train"] == sum(map(len, made.train["label"])) and values["data/corpus"] == 61

@@ -14,9 +14,10 @@ from transformers.pytorch_utils import Conv1D
 from tests.families import FAMILIES, family
 from tunesmith.models.attention import NAME, attend_plainly, attend_quickly
 from tunesmith.models.attention import attend as written_out
-from tunesmith.models.convolution import EvenMean, PixelProduct, convolve_quickly
+from tunesmith.models.convolution import EvenMean, PixelProduct, quick_convolutions
 from tunesmith.models.half import HALF, HALVED, copies_in, copies_of, halved
 from tunesmith.models.load import placed
+from tunesmith.models.siblings import FAMILY, join, part
 from tunesmith.models.splice import logits_of
 from tunesmith.train.loop import _step_divided
 
@@ -147,10 +148,11 @@ def test_convolutions_of_a_pixel_are_products(name: str, monkeypatch: pytest.Mon
     without_dropout(model.train(), 0.0)
     model = placed(model)
     plain = gradients(model, batch)
-    changed = convolve_quickly(model)
-    assert {type(module) for module, _ in changed} == {PixelProduct, EvenMean}
-    assert any(module.bias is None for module, _ in changed if isinstance(module, PixelProduct))
-    quick = gradients(model, batch)
+    kinds = {type(module) for module in model.modules()}
+    with quick_convolutions(model):
+        assert {type(module) for module in model.modules()} > {PixelProduct, EvenMean}
+        quick = gradients(model, batch)
+    assert {type(module) for module in model.modules()} == kinds
     torch.testing.assert_close(quick[0], plain[0], atol=1e-4, rtol=1e-3)
     scale = max(float(value.abs().max()) for value in plain[1].values())
     for key, value in plain[1].items():  # what stands before a batch norm has gradients of nothing but rounding
@@ -173,3 +175,57 @@ def test_a_convolution_of_a_pixel_in_bfloat16_is_that_of_autocast() -> None:
     assert results[0][0].dtype == results[1][0].dtype == HALF
     for plain, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_siblings_of_the_same_states_are_one_product(bias: bool) -> None:
+    results = []
+    for together in (False, True):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({name: nn.Linear(6, size, bias=bias) for name, size in (("query", 4), ("key", 2), ("value", 2))})
+        x = torch.randn(3, 5, 6, requires_grad=True)
+        with halved(model):
+            if together:
+                join(model)
+            for _ in range(2):  # the first pass only watches
+                model.zero_grad()
+                x.grad = None
+                with torch.autocast("cpu", HALF):
+                    said = [layer(x) for layer in model.values()]
+                    torch.cat(said, -1).float().square().sum().backward()
+            if together:
+                assert model["query"].__dict__[FAMILY].alike
+            results.append([*said, x.grad, *(p.grad for p in model.parameters())])
+            part(model)
+        assert {type(layer) for layer in model.values()} == {nn.Linear}
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=2**-6, atol=2**-6)
+
+
+def test_siblings_of_other_states_speak_for_themselves() -> None:
+    model = nn.ModuleDict({name: nn.Linear(6, 4) for name in ("q_proj", "k_proj", "v_proj")})
+    one, other = torch.randn(3, 6), torch.randn(3, 6)
+    with halved(model), torch.autocast("cpu", HALF):
+        join(model)
+        family = model["q_proj"].__dict__[FAMILY]
+        for asked in ((one, other, other), (one, one, one), (one, other, other), (one, one, one)):
+            said = [layer(x) for layer, x in zip(model.values(), asked, strict=True)]
+            for layer, x, y in zip(model.values(), asked, said, strict=True):
+                torch.testing.assert_close(y.float(), nn.functional.linear(x, layer.weight, layer.bias).float(), rtol=0.05, atol=0.05)
+        assert family.alike
+        part(model)
+
+
+def test_siblings_see_changed_weights() -> None:
+    model = nn.ModuleDict({name: nn.Linear(6, 4) for name in ("query", "key", "value")})
+    x = torch.randn(3, 6)
+    with halved(model), torch.autocast("cpu", HALF):
+        join(model)
+        for _ in range(2):
+            for layer in model.values():
+                layer(x)
+        with torch.no_grad():
+            model["key"].weight.zero_()
+            model["key"].bias.zero_()
+        assert [bool(layer(x).any()) for layer in model.values()] == [True, False, True]
+        part(model)

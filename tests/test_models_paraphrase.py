@@ -169,7 +169,7 @@ def test_a_run_uses_paraphrases_and_counts_them(tmp_path: Path, tiny_bert: Path,
 def test_a_preview_shows_paraphrases(tmp_path: Path, tiny_bert: Path, writers: dict[str, str]) -> None:
     rule = {"paraphrase": {"model": writers["gpt2"], "decoding": SAMPLE, "max_new_tokens": 12}, "operations": ["upper_case"]}
     (tmp_path / "t.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert, train={"augment": rule})))
-    code, said = call("preview", tmp_path / "t.yaml", "--rows", 12)
+    code, said = call("preview", tmp_path / "t.yaml", "--rows", 12, "-o", tmp_path / "t.html")
     assert code == 0 and "paraphrase" in said and "upper_case" in said
 
 

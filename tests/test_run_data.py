@@ -274,10 +274,12 @@ def test_the_gate_closes_on_copies_that_hurt(tmp_path: Path, tiny_bert: Path, mo
 
 def test_a_preview_shows_before_and_after(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "t.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert, train={"augment": {"operations": ["upper_case"]}})))
-    code, said = call("preview", tmp_path / "t.yaml", "--rows", 3)
+    code, said = call("preview", tmp_path / "t.yaml", "--rows", 3, "-o", tmp_path / "t.html")
     assert code == 0 and said.count("upper_case") == 3
+    assert "What augmentation does" in (tmp_path / "t.html").read_text("utf-8")
     (tmp_path / "u.yaml").write_text(json.dumps(raw_spec(tmp_path, tiny_bert)))
-    assert call("preview", tmp_path / "u.yaml")[0] == 2
+    assert call("preview", tmp_path / "u.yaml", "-o", tmp_path / "u.html")[0] == 0
+    assert "What augmentation does" not in (tmp_path / "u.html").read_text("utf-8")
 
 
 def test_groups_of_other_types_are_the_same_groups(tmp_path: Path, tiny_bert: Path) -> None:

@@ -28,17 +28,17 @@ from tunesmith.tasks.make import metric_names
 
 
 def pairs(count: int = 60, seed: int = 0) -> pl.DataFrame:
-    """Queries and the texts that they find: the words of a text are of the query's area."""
+    """Queries and the texts that they find: a text holds most of the words of its query."""
     draw, rows, seen = random.Random(seed), [], set[str]()
     areas = sorted(tiny.WORDS)
     while len(rows) < count:
         area, other = areas[len(rows) % 3], areas[(len(rows) + 1) % 3]
-        query, text, wrong = (
-            " ".join(draw.sample(tiny.WORDS[of], 3) + draw.sample(tiny.FILLER, draw.randint(1, 4))) for of in (area, area, other)
-        )
-        if query not in seen:
-            seen.add(query)
-            rows.append({"query": query, "passage": text, "negative": wrong})
+        query, wrong = (draw.sample(tiny.WORDS[of], 3) + draw.sample(tiny.FILLER, draw.randint(1, 4)) for of in (area, other))
+        text = [*draw.sample(query, 3), *draw.sample(tiny.FILLER, 1)]
+        row = {"query": " ".join(query), "passage": " ".join(text), "negative": " ".join(wrong)}
+        if row["query"] not in seen:
+            seen.add(row["query"])
+            rows.append(row)
     return pl.DataFrame(rows)
 
 
@@ -46,8 +46,8 @@ def spec_of(folder: Path, model: Path, task: str = "feature-extraction", **more:
     pairs().write_csv(folder / "pairs.csv")
     train = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "float32"}
     return {
-        "name": "found", "task": task, "data": {"train": str(folder / "pairs.csv")}, "model": {"name": str(model)}, "train": train,
-        "evaluate": {"resamples": 100}, **more,
+        "name": "found", "task": task, "data": {"train": str(folder / "pairs.csv"), "test_share": 0.25}, "model": {"name": str(model)},
+        "train": train, "evaluate": {"resamples": 100}, **more,
     }  # fmt: skip
 
 
@@ -118,7 +118,9 @@ def test_the_store_changes_nothing_for_vectors(tmp_path: Path, tiny_bert: Path) 
         folder = tmp_path / mode
         folder.mkdir()
         train = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05, "precision": "float32", "optimizer": {"kind": "sgd"}}
-        finished = run(folder, tiny_bert, strategy={"kind": "layers", "top": 1}, store={"mode": mode}, train=train, evaluate={"baselines": []})
+        finished = run(
+            folder, tiny_bert, strategy={"kind": "layers", "top": 1}, store={"mode": mode}, train=train, evaluate={"baselines": []}
+        )
         lines = [json.loads(line) for line in (finished.path / "history.jsonl").read_text().splitlines()]
         scores.append([line["loss"] for line in lines])
         assert finished.findings["store/used"].value == ("yes" if mode == "auto" else "no")
@@ -149,7 +151,10 @@ def test_pairs_say_what_a_plain_classifier_says(tmp_path: Path, tiny_bert: Path)
     from transformers import AutoModelForSequenceClassification
 
     finished = run(tmp_path, tiny_bert, "text-ranking", evaluate={"baselines": []})
-    words, model = load_processor(Model(name=str(finished.model_path))), AutoModelForSequenceClassification.from_pretrained(finished.model_path)
+    words, model = (
+        load_processor(Model(name=str(finished.model_path))),
+        AutoModelForSequenceClassification.from_pretrained(finished.model_path),
+    )
     with torch.inference_mode():
         logit = model.eval()(**words("refund", "charge card", return_tensors="pt")).logits
     said = tunesmith.load(finished.path).predict([("refund", "charge card")])[0].label
@@ -251,4 +256,6 @@ def test_texts_are_indexed_and_searched_from_the_command_line(tmp_path: Path, do
 
 def test_an_index_needs_texts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must have texts"):
-        make_index(iter([pl.Series("text", ["", " "])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", tmp_path / "i", lambda _n: None)
+        make_index(
+            iter([pl.Series("text", ["", " "])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", tmp_path / "i", lambda _n: None
+        )

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tests import tiny
 from tunesmith.evaluate.metrics import metrics_for
 from tunesmith.spec.kinds import KINDS
-from tunesmith.tasks.base import NOTHING, Task, parts_of
-from tunesmith.tasks.make import TASKS
 from tunesmith.spec.ranking import Cosine, Embedding, Triplet
+from tunesmith.tasks.base import NOTHING, Task, parts_of
 from tunesmith.tasks.feature_extraction import FeatureExtraction
+from tunesmith.tasks.make import TASKS
 from tunesmith.tasks.question_answering import QuestionAnswering
-from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity, SimilarityApart
+from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.text_ranking import TextRanking
 from tunesmith.tasks.text_regression import Scale, TextRegression
 from tunesmith.tasks.text_to_text import Summarization, TextToText, Translation

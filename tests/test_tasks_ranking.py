@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -152,7 +152,10 @@ def test_the_corpus_comes_after_the_queries() -> None:
     assert table["predicted"][0][0]["text"] == task.corpus[int(best)]
     few = FeatureExtraction(corpus=task.corpus, scored_texts=1).scored(encoding)
     assert len(few.rows) == len(rows) + 4  # all are wanted
-    assert FeatureExtraction().decode(made[:2], Encoding(encoding.rows[:2], encoding.lengths[:2], 0))["predicted"].list.len().to_list() == [8, 8]
+    assert FeatureExtraction().decode(made[:2], Encoding(encoding.rows[:2], encoding.lengths[:2], 0))["predicted"].list.len().to_list() == [
+        8,
+        8,
+    ]
 
 
 def test_pairs_are_learned_with_wrong_texts_from_bm25() -> None:
@@ -197,6 +200,7 @@ def test_metrics_are_those_of_their_papers() -> None:
     assert values["ndcg_at_10"] == pytest.approx((1 + second + 0 + 1 / np.log2(5)) / 4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), min_size=1, max_size=5))
 def test_ndcg_is_scikit_learn_s(queries: list[list[int]]) -> None:
     from sklearn.metrics import ndcg_score
@@ -210,7 +214,9 @@ def test_ndcg_is_scikit_learn_s(queries: list[list[int]]) -> None:
 
 
 def test_stored_rankings_are_read_back() -> None:
-    label = pl.Series("label", [[{"text": "a", "relevance": 2.0}, {"text": "b", "relevance": 0.0}, {"text": "c", "relevance": 1.0}]], RELEVANT)
+    label = pl.Series(
+        "label", [[{"text": "a", "relevance": 2.0}, {"text": "b", "relevance": 0.0}, {"text": "c", "relevance": 1.0}]], RELEVANT
+    )
     read = ranked_from_table(pl.DataFrame({"label": label, "ranks": [[3, 0]]}))
     assert read.labels == [[2.0, 1.0]] and read.predicted == [[3, 0]]
 

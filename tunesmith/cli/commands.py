@@ -143,25 +143,33 @@ def check(data: str, checks: Path, open_report: bool) -> None:
         webbrowser.open(report.resolve().as_uri())
 
 
-def preview(path: Path, rows: int, overrides: list[str]) -> None:
-    """Print training rows before and after augmentation."""
-    from tunesmith.data.augment_text import preview as before_and_after
-    from tunesmith.data.augment_text import usable_paraphrases
-    from tunesmith.data.prepare import prepare
+def preview(path: Path, rows: int, overrides: list[str], output: Path | None) -> None:
+    """Write a page of training rows as the model will read them; print them in short, and what augmentation does."""
+    from tunesmith.cli.drawn import drawn
 
     spec = load_spec(path, overrides)
-    if spec.train.augment is None:
-        remedy = "Add train.augment with operations, such as [keyboard, drop_words]."
-        raise SpecError(Issue("train.augment", "must be set to be shown", "nothing", remedy))
-    shown, rule, said = prepare(spec).train.head(rows), spec.train.augment, None
-    if rule.paraphrase is not None:
-        from tunesmith.models.paraphrase import paraphrases
+    with console.status("Reading data, encoding it as a run would"):
+        from tunesmith.document.seen.see import render
+        from tunesmith.stages.preview_texts import preview_texts
 
-        said = usable_paraphrases(shown, paraphrases(shown, rule.paraphrase, 1, spec.seed))[0]
-    table = _table("operation", "before", "after")
-    for row in before_and_after(shown, rule.operations, spec.seed, rows, said):
-        table.add_row(*(_plain(row[name] or "none changed it") for name in ("operation", "before", "after")))
+        seen = preview_texts(spec, rows)
+    page = output or Path(f"preview-{spec.name}.html")
+    with disk_errors(page):
+        page.write_text(render(seen), "utf-8")
+    table = _table("", "", "")
+    for fact in seen.facts:
+        table.add_row(*map(_plain, (fact.name, fact.value, fact.note)))
     console.print(table)
+    for line in drawn(seen):
+        console.print(line, highlight=False, soft_wrap=True)
+    if seen.about.changes:
+        changes = _table("operation", "before", "after")
+        for change in seen.about.changes:
+            changes.add_row(*map(_plain, (change.operation or "none changed it", change.before, change.after)))
+        console.print(changes)
+    for issue in seen.about.issues:
+        _say(f"[yellow]warning[/]  {_plain(issue)}")
+    _say(f"Wrote [bold]{_plain(str(page))}[/].")
 
 
 def preview_items(path: Path, rows: int, seed: int, only: str | None, output: Path | None) -> None:

@@ -71,15 +71,16 @@ def preview(
     rows: Annotated[int, typer.Option("--rows", min=1, max=1000, metavar="N", help="How many rows, pictures or recordings to show.")] = 5,
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Draws pictures or recordings and changes.")] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="A,B", help="Changes to show; all when left out.")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="A,B", help="Changes of pictures or recordings; all when left out.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Page; preview-NAME.html when left out.")] = None,
 ) -> None:
-    """Show what augmentation does: to training rows of a spec, or on a page to pictures, boxes and recordings."""
+    """Show on a page training rows of a spec as the model will read them, with their labels and what augmentation does;
+    or pictures, boxes and recordings before and after changes."""
     from tunesmith.cli import commands
 
     if commands.is_spec(data):
-        commands.refuse({"--seed": seed, "--only": only, "--output": output}, "with a spec: set seed and train.augment in it")
-        commands.preview(data, rows, _overrides(overrides, None))
+        commands.refuse({"--seed": seed, "--only": only}, "with a spec: set seed and train.augment in it")
+        commands.preview(data, rows, _overrides(overrides, None), output)
     else:
         commands.refuse({"--set": overrides}, "without a spec")
         commands.preview_items(data, rows, seed or 0, only, output)
@@ -130,7 +131,9 @@ def index(
     run: RunPath,
     data: Annotated[str, typer.Argument(metavar="TEXTS", help="Table with the texts to find; a glob, or an address.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="INDEX", help="Folder to write; an index there is replaced.")],
-    column: Annotated[str | None, typer.Option("--column", metavar="NAME", help="Column with the texts; that of the run if left out.")] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", metavar="NAME", help="Column with the texts; that of the run if left out.")
+    ] = None,
 ) -> None:
     """Embed texts with a run of feature-extraction, and write an index of them to search."""
     from tunesmith.cli import searching

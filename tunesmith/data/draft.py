@@ -348,8 +348,7 @@ def _separator(label: pl.Series) -> str | None:
         return None
     values = label.drop_nulls().head(5000)
     for separator in SEPARATORS:
-        cut = values.filter(values.str.contains(separator, literal=True))
-        if cut.len() > max(2, values.len() // 20):
+        if values.str.contains(separator, literal=True).sum() > max(2, values.len() // 20):
             parts = values.str.split(separator).explode(empty_as_null=True).drop_nulls().str.strip_chars()
             if parts.n_unique() < values.n_unique():
                 return separator

@@ -96,11 +96,9 @@ def prepare(spec: Spec) -> Prepared:
     if columns.moment:
         kept["train"], timeless = without_moment(kept["train"])
         gone.append(timeless)
-    near = _near(kept, spec.data)
-    parts, repeated = _apart(kept, near, spec)
-    splits = {name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS}
-    splits, unknown = (splits, empty_dropped()) if writes else without_unknown_labels(splits)
-    dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, repeated, unknown], how="diagonal")
+    near = near_duplicates(whole_text(in_order(kept)), spec.data.near_duplicates.jaccard) if spec.data.near_duplicates else None
+    parts, splits, cut = _apart(kept, near, spec)
+    dropped = pl.concat([*gone, reviewed, *(part.dropped for part in cleaned.values()), across, *cut], how="diagonal")
     _refuse_too_few(splits, dropped, parts, spec)
     grouped = group_warnings(kept["train"]) if spec.data.group else []  # groups of questions about one text were not asked for
     warnings += [*unnamed, *placed, *agreed.issues, *_warnings(splits, cleaned, parts, classes=not writes), *grouped, *decided.issues]
@@ -120,9 +118,7 @@ def prepare(spec: Spec) -> Prepared:
         sources,
         agreed.told,
     )
-    content = profile(splits, dropped, labels, story)
-    if corpus is not None:
-        content["corpus"] = len(corpus)
+    content = profile(splits, dropped, labels, story) | ({} if corpus is None else {"corpus": len(corpus)})
     return Prepared(
         **splits,
         dropped=dropped,
@@ -228,13 +224,13 @@ def _cleaned(table: pl.DataFrame, spec: Spec) -> Cleaned:
     return clean(table, spec.data.on_conflict)
 
 
-def _near(kept: dict[str, pl.DataFrame], data: Data) -> NearDuplicates | None:
-    """Near-duplicates among the rows of all tables, one after the other; None when they are not wanted."""
-    return near_duplicates(whole_text(in_order(kept)), data.near_duplicates.jaccard) if data.near_duplicates else None
+def _apart(
+    kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spec
+) -> tuple[Split, dict[str, pl.DataFrame], list[pl.DataFrame]]:
+    """What was cut, the rows of each split, and those dropped: as repeated in training, and for a label that training has not.
 
-
-def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spec) -> tuple[Split, pl.DataFrame]:
-    """The splits: given ones stay, others are cut from the training table by unit. And the training rows dropped as repeated."""
+    Given splits stay, others are cut from the training table by unit.
+    """
     data, train = spec.data, kept["train"]
     clusters_N = near.clusters_N[: len(train)] if near else None
     units = units_of(train["id"], clusters_N, train["group"] if "group" in train.columns else None)
@@ -244,11 +240,14 @@ def _apart(kept: dict[str, pl.DataFrame], near: NearDuplicates | None, spec: Spe
     else:
         parts = split(train, units, spec.seed, shares, stratified=not isinstance(data.split, Random) and spec.kind not in UNSTRATIFIED)
     parts = replace(parts, validation=kept.get("validation", parts.validation), test=kept.get("test", parts.test))
-    if clusters_N is None or data.near_duplicates is None or data.near_duplicates.in_train == "keep":
-        return parts, empty_dropped()
-    numbers = train.select("id", cluster=clusters_N)
-    rest, repeated = without_near_duplicates(parts.train, parts.train.join(numbers, on="id", maintain_order="left")["cluster"])
-    return replace(parts, train=rest), repeated
+    repeated = empty_dropped()
+    if clusters_N is not None and data.near_duplicates is not None and data.near_duplicates.in_train != "keep":
+        numbers = parts.train.join(train.select("id", cluster=clusters_N), on="id", maintain_order="left")["cluster"]
+        rest, repeated = without_near_duplicates(parts.train, numbers)
+        parts = replace(parts, train=rest)
+    splits = {name: _timed(vars(parts)[name], name == "train" or name not in kept) for name in SPLITS}
+    splits, unknown = (splits, empty_dropped()) if spec.kind == "text" else without_unknown_labels(splits)
+    return parts, splits, [repeated, unknown]
 
 
 def _timed(rows: pl.DataFrame, made: bool) -> pl.DataFrame:

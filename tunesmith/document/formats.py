@@ -25,6 +25,11 @@ def formatted(value: Value, form: Form, unit: str = "") -> str:
     return _number(value, form)
 
 
+def counted(number: float) -> str:
+    """A count as readers see it."""
+    return formatted(number, "count")
+
+
 def between(bounds: tuple[float, float], form: Form, unit: str = "") -> str:
     """An interval as text; bounds with a sign are kept apart by a word, so that no dash is taken for a minus."""
     low, high = (formatted(bound, form, unit) for bound in bounds)

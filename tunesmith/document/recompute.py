@@ -282,7 +282,7 @@ def _same_texts(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
 
 
 def _same_ranks(stored: pl.DataFrame, again: pl.DataFrame, what: str) -> Check:
-    """Scores of relevant texts against those of the weights; ranks may differ in a query in a hundred, where scores are equal but for rounding."""
+    """Scores of relevant texts against those of the weights; ranks may differ in a query in a hundred, by rounding."""
     before, now = (table["scores"].explode(empty_as_null=True).fill_null(float("nan")).to_numpy() for table in (stored, again))
     if before.shape != now.shape or not np.array_equal(np.isnan(before), np.isnan(now)):
         return Check(2, what, "mismatch", "the weights find other relevant texts")

@@ -90,7 +90,7 @@ def _outcome(contents: Contents) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Section:
-    """The section about what is right and wrong: its anchor and title in the contents, what it walks over, its template, and that of mistakes."""
+    """The section about what is right and wrong: its anchor, its title in the contents, what it walks over, its templates."""
 
     anchor: str
     title: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from tunesmith.document.formats import counted, formatted
 
 TEMPLATES = Path(__file__).parent / "templates"
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
@@ -29,9 +31,14 @@ def markdown_text(text: str) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def hue(number: int) -> int:
+    """The angle on the wheel of colours, in degrees, for the class or type of this number; neighbours are far apart."""
+    return round(210 + 137.508 * number) % 360
+
+
 @cache
 def _environment(escaping: bool) -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escaping,
         undefined=jinja2.StrictUndefined,
@@ -39,3 +46,5 @@ def _environment(escaping: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"hue": hue, "plain": partial(formatted, form="plain"), "thousands": counted}
+    return environment

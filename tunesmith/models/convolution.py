@@ -1,18 +1,21 @@
-"""Convolutions as a training step on a processor wants them, where channels are last.
+"""Convolutions as a processor wants them, where channels are last.
 
-A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of the time. And what comes back
+A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of
+the time. And what comes back
 from a mean over pixels is brought to the same layout, or every layer below would work across its memory.
 Shape suffixes: B = rows, H = height, W = width, C = channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tunesmith.models.half import product
+from tunesmith.models.half import COPIES, product
 
 LEAST_CHANNELS = 96
 """With fewer channels in or out the convolution is as quick."""
@@ -22,8 +25,8 @@ class PixelProduct(nn.Conv2d):
     """A convolution of one pixel, as a product."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
-        """(B, C, H, W), channels last; the convolution itself where no gradients are wanted or channels are not last."""
-        if not (torch.is_grad_enabled() and input.is_contiguous(memory_format=torch.channels_last)):
+        """(B, C, H, W), channels last; the convolution itself where channels are not last."""
+        if not input.is_contiguous(memory_format=torch.channels_last):
             return super().forward(input)
         return product(self, input.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
 
@@ -38,14 +41,26 @@ class EvenMean(nn.AdaptiveAvgPool2d):
         return super().forward(input)
 
 
-def convolve_quickly(model: Any) -> list[tuple[nn.Module, type[nn.Module]]]:
-    """Change the layers of a model on a processor that this is quicker for; gives them with the classes to give back."""
-    if next(model.parameters()).device.type != "cpu":
-        return []
-    changed = [(module, type(module)) for module in model.modules() if _is_pixel_product(module) or type(module) is nn.AdaptiveAvgPool2d]
-    for module, kind in changed:
-        module.__class__ = PixelProduct if kind is nn.Conv2d else EvenMean
-    return changed
+@contextmanager
+def quick_convolutions(model: Any) -> Iterator[None]:
+    """Meanwhile the layers of a model on a processor that this is quicker for are computed so. Parameters keep their names."""
+    quick = next(model.parameters()).device.type == "cpu"
+    changed = [(module, type(module)) for module in model.modules() if quick and _quicker(module) is not None]
+    for module, _ in changed:
+        module.__class__ = _quicker(module)
+    try:
+        yield
+    finally:
+        for module, kind in changed:
+            module.__class__ = kind
+            module.__dict__.pop(COPIES, None)
+
+
+def _quicker(module: nn.Module) -> Any:
+    """The class that a layer gets; None for a layer that stays as it is."""
+    if type(module) is nn.AdaptiveAvgPool2d:
+        return EvenMean
+    return PixelProduct if _is_pixel_product(module) else None
 
 
 def _is_pixel_product(module: nn.Module) -> bool:

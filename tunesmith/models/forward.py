@@ -155,10 +155,11 @@ def _inference(model: Any) -> Iterator[None]:
 @contextmanager
 def in_eval_mode(model: Any) -> Iterator[None]:
     """Meanwhile no module is in training mode; each is left in the mode that it had."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, was in training.items():
-            module.training = was
+        for module in training:
+            module.training = True

@@ -9,7 +9,7 @@ Shape suffixes: N = rows of a product, I = inputs, O = outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,12 @@ class _Product(torch.autograd.Function):
     """x Wᵀ + b in bfloat16, with gradients of the float32 weights."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, copies: tuple[Tensor, Tensor | None]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, copies: Sequence[Tensor | None]) -> Tensor:
         half = x.to(HALF)
         ctx.save_for_backward(half, copies[0])
         ctx.given = x.dtype
         with torch.autocast("cpu", enabled=False):
-            return F.linear(half, *copies)
+            return F.linear(half, copies[0], copies[1])  # type: ignore[arg-type]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -66,11 +66,15 @@ class HalfConv1D(Conv1D):  # type: ignore[misc]
 
 def product(layer: Any, x: Tensor, weight_OI: Tensor) -> Tensor:
     """x Wᵀ + b for a layer, `weight_OI` being a view of its weight: with copies in bfloat16 where these are wanted."""
-    if not _is_wanted():
+    if not is_wanted():
         return F.linear(x, weight_OI, layer.bias)
     weight, bias = copies_of(layer)
-    copy_OI = weight.as_strided(weight_OI.shape, weight_OI.stride())
-    return _Product.apply(x, weight_OI, layer.bias, (copy_OI, bias))  # type: ignore[no-any-return,no-untyped-call]
+    return half_product(x, weight_OI, layer.bias, (weight.as_strided(weight_OI.shape, weight_OI.stride()), bias))
+
+
+def half_product(x: Tensor, weight_OI: Tensor | None, bias_O: Tensor | None, copies: Sequence[Tensor | None]) -> Tensor:
+    """x Wᵀ + b in bfloat16 with copies of weight and bias; gradients go to those that are given."""
+    return _Product.apply(x, weight_OI, bias_O, copies)  # type: ignore[no-any-return,no-untyped-call]
 
 
 HALVED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: HalfLinear, Conv1D: HalfConv1D}
@@ -91,7 +95,8 @@ def copies_in(model: nn.Module) -> list[Tensor]:
     return [copy for layer in model.modules() if COPIES in layer.__dict__ for copy in layer.__dict__[COPIES][1] if copy is not None]
 
 
-def _is_wanted() -> bool:
+def is_wanted() -> bool:
+    """True where autocast is on and gradients are wanted."""
     return torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
 
 
@@ -120,7 +125,7 @@ def halved(model: Any) -> Iterator[None]:
 
 def _rounded(_block: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a block is given, with its hidden states in bfloat16."""
-    if not _is_wanted():
+    if not is_wanted():
         return arguments, options
     if arguments:
         return (arguments[0].to(HALF), *arguments[1:]), options

@@ -14,6 +14,7 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.models.anatomy import running_blocks
+from tunesmith.models.siblings import part
 from tunesmith.models.splice import frozen_depth
 
 
@@ -21,11 +22,12 @@ from tunesmith.models.splice import frozen_depth
 def recomputing(model: Any) -> Iterator[None]:
     """Meanwhile the blocks from the lowest trained one up are computed again in the backward pass. Parameters keep their names.
 
-    Blocks that are changed by shortcuts or read from the store keep their changes: enter this after them.
+    Blocks that are changed by shortcuts or read from the store keep their changes, but for `models.siblings`: enter this after them.
 
     Raises:
         ModelError: the model has no list of blocks.
     """
+    part(model)  # the first pass of siblings differs from later ones, and a block must do the same both times
     blocks = [block for _, block in running_blocks(model)[frozen_depth(model) :]]
     own = [block.__dict__.get("forward") for block in blocks]
     caches = model.config.to_dict().get("use_cache")

@@ -44,7 +44,9 @@ def _save_prompts(model: Any, folder: Path) -> None:
 def save_pooling(folder: Path, pooling: str, width: int, max_length: int) -> list[str]:
     """Write beside a network what sentence-transformers needs to make the same vectors of it; gives the files' paths inside `folder`."""
     parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-    modules = [{"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(parts)]
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(parts)
+    ]
     modes = {f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
     written = {
         "modules.json": modules,

@@ -21,9 +21,10 @@ from transformers.activations import NewGELUActivation
 
 from tunesmith.models.anatomy import bert_like_encoder
 from tunesmith.models.attention import attend_plainly, attend_quickly, quick_attention
-from tunesmith.models.convolution import convolve_quickly
+from tunesmith.models.convolution import quick_convolutions
 from tunesmith.models.dropout import QuickDropout
-from tunesmith.models.half import COPIES, halved
+from tunesmith.models.half import halved
+from tunesmith.models.siblings import join, part
 from tunesmith.tasks.base import PARTS, Encoded, Encoding, parts_of
 
 
@@ -38,10 +39,11 @@ class Shortcuts:
     """
 
     def __init__(self, model: Any, encodings: Sequence[Encoding], *, linear_decay: bool, bfloat16: bool = False) -> None:
-        self.model, self.encodings, self.half = model, list(encodings), ExitStack()
+        self.model, self.encodings, self.meanwhile = model, list(encodings), ExitStack()
         if bfloat16:
-            self.half.enter_context(halved(model))
-        self.convolutions = convolve_quickly(model)
+            self.meanwhile.enter_context(halved(model))
+            join(model)
+        self.meanwhile.enter_context(quick_convolutions(model))
         self.first_token = read_first_token_only(model)
         self.quick = attend_quickly(model)
         if next(model.parameters()).device.type == "cpu":
@@ -60,16 +62,14 @@ class Shortcuts:
         """Give the plain model back, with what training changed."""
         if self.first_token:
             read_all_tokens(self.model)
-        for module, kind in self.convolutions:
-            module.__class__ = kind
-            module.__dict__.pop(COPIES, None)
         if self.quick:
             attend_plainly(self.model)
         _change_class(self.model, QuickDropout, nn.Dropout)
         _change_class(self.model, OneGelu, NewGELUActivation)
         if self.compact is not None:
             self.compact.restore(self.model)
-        self.half.close()
+        part(self.model)
+        self.meanwhile.close()
 
 
 class OneGelu(NewGELUActivation):  # type: ignore[misc]

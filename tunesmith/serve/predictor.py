@@ -231,7 +231,7 @@ def _form_of_rows(columns: Sequence[str], profile: dict[str, Any]) -> pl.DataFra
     if not profile["numbers"]:
         return pl.DataFrame(schema=dict.fromkeys(texts, pl.String))
     ends = [profile["numbers"]["train"][name] for name in ("min", "max")]
-    return pl.DataFrame({**dict.fromkeys(texts, ["", ""]), "label": pl.Series(ends, dtype=pl.Float64)})
+    return pl.DataFrame({**{key: ["", ""] for key in texts}, "label": pl.Series(ends, dtype=pl.Float64)})
 
 
 def _measured(run: RunDir, name: str) -> float:

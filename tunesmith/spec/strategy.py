@@ -53,7 +53,7 @@ class Gradual(Part):
     blocks: int = Field(default=2, ge=1)
     """How many blocks are trained in the end, counted from the top."""
     epochs_per_block: int = Field(default=1, ge=1)
-    """Epochs with the head alone, and then with each further block, before the next one joins. Early stopping waits for the last."""
+    """Epochs with the head alone (without one, the top block) and with each further block, before the next. Early stopping waits."""
 
 
 class BitFit(Part):

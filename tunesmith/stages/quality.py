@@ -149,7 +149,7 @@ def unlike_training(context: Context, rows: list[int], features_NE: Tensor, own:
 
 def curve_of(context: Context, judged: Regressed) -> dict[str, Any] | None:
     """The validation score of a regression on growing parts of the training rows, and what a power law makes of it."""
-    held_out = load_features(context.rundir.path, "validation")["mean"]
+    held_out = context.task.probed(load_features(context.rundir.path, "validation")["mean"])
     names = context.table("train")[judged.rows]["id"]
     first = names.arg_sort()[:CURVE_ROWS].to_numpy()  # by content hash: a random part, whatever the order of the file
     rows, ids = len(first), names.gather(first).to_list()

@@ -6,6 +6,7 @@ Shape suffixes: B = rows of a batch, P = texts of a batch, C = texts of a batch 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,18 @@ from tunesmith.spec.kinds import Kind
 from tunesmith.spec.ranking import Cosine, Embedding, InBatch
 from tunesmith.tasks.base import PARTS, Batch, Encoded, Encoding, Processor, Task
 from tunesmith.tasks.vectors import Ranking, collate_parts, encode_alone, gains, pooled, rankings, relevant_texts, told
+from tunesmith.tasks.windows import WINDOW
 
 RANKING_METRICS = ("ndcg_at_10", "mrr_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "map")
 WANTED, BARRED, PASSAGE = "wanted", "barred", "passage"
 """Keys of an encoded query (texts of the corpus that it should find, and the one that it is itself), and of a text of the corpus."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The row of the table whose query is trained on."""
+
+    row: int
 
 
 class FeatureExtraction(Task):
@@ -82,14 +91,15 @@ class FeatureExtraction(Task):
         known = dict(zip(self.corpus, texts.rows, strict=True))
         highest = max((entry["relevance"] for row in rows["label"].to_list() for entry in row), default=1.0)
         out: list[Encoded] = []
-        for query, judged in zip(queries.rows, rows["label"].to_list(), strict=True):
+        for number, (query, judged) in enumerate(zip(queries.rows, rows["label"].to_list(), strict=True)):
+            asked = Asked(number)
             right = [entry["text"] for entry in judged if entry["relevance"] > 0]
             wrong = [entry["text"] for entry in judged if entry["relevance"] <= 0]
             if isinstance(self.options.loss, Cosine):
-                out += [{**_row(query, [known[entry["text"]]]), "labels": entry["relevance"] / highest} for entry in judged]
+                out += [{**_row(asked, query, [known[entry["text"]]]), "labels": entry["relevance"] / highest} for entry in judged]
             else:
                 rest, same = [known[text] for text in wrong], [self.number_of[text] for text in right]
-                out += [{**_row(query, [known[text], *rest]), "known": same} for text in right]
+                out += [{**_row(asked, query, [known[text], *rest]), "known": same} for text in right]
         return Encoding(out, [max(len(text["input_ids"]) for text in row[PARTS]) for row in out], queries.cut + texts.cut)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
@@ -184,5 +194,5 @@ class FeatureExtraction(Task):
         return pl.DataFrame({"text": queries, "label": pl.Series(label, dtype=RELEVANT)})
 
 
-def _row(query: Encoded, texts: Sequence[Encoded]) -> Encoded:
-    return {PARTS: [query, *texts]}
+def _row(asked: Asked, query: Encoded, texts: Sequence[Encoded]) -> Encoded:
+    return {PARTS: [query, *texts], WINDOW: asked}

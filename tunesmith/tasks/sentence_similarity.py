@@ -67,7 +67,7 @@ class SimilarityApart(SentenceSimilarity):
         return {}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        wanted_B = (batch["labels"] - self.scale.mean) / self.scale.deviation
+        wanted_B = self.wanted(batch["labels"])
         each_B = (self._cosine(outputs, batch) - wanted_B) ** 2
         weights_B = batch.get("weights", torch.ones_like(each_B))
         return (each_B * weights_B).sum(), weights_B.sum()

@@ -112,8 +112,8 @@ class TextRanking(Task):
             asked += [(number, text) for text, _ in told_apart]
             targets += [value for _, value in told_apart]
         pairs = self._pairs(queries, asked, processor, max_length)
-        for row, target in zip(pairs.rows, targets, strict=True):
-            row["labels"] = target
+        for (number, text), row, target in zip(asked, pairs.rows, targets, strict=True):
+            row[WINDOW], row["labels"] = Candidate(number, text), target
         return pairs
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
@@ -150,7 +150,7 @@ class TextRanking(Task):
         return [one.ranks for one in self.rankings(answers, encoding)]
 
     def decode(self, answers: Tensor, encoding: Encoding) -> pl.DataFrame:
-        """The best candidates of each query with their logits, ranks and logits of those that are relevant; of plain pairs, the relevance."""
+        """The best candidates of each query with their logits, and ranks and logits of the relevant; of plain pairs, the relevance."""
         if encoding.rows and encoding.rows[0][WINDOW].text is None:
             return pl.DataFrame({"predicted": pl.Series(torch.sigmoid(answers.double()).squeeze(-1).tolist(), dtype=pl.Float64)})
         return told(list(self.rankings(answers, encoding)), self.corpus)

@@ -78,10 +78,14 @@ class TextRegression(Task):
         return {"num_labels": 1, "problem_type": "regression", "id2label": {0: "number"}, "label2id": {"number": 0}}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        wanted_B = (batch["labels"] - self.scale.mean) / self.scale.deviation
+        wanted_B = self.wanted(batch["labels"])
         each_B = (outputs.logits.float().squeeze(-1) - wanted_B) ** 2
         weights_B = batch.get("weights", torch.ones_like(each_B))
         return (each_B * weights_B).sum(), weights_B.sum()
+
+    def wanted(self, numbers: Any) -> Any:
+        """What the network is asked for in the place of numbers: the same in the unit of its output."""
+        return (numbers - self.scale.mean) / self.scale.deviation
 
     def scores(self, answers: Tensor, encoding: Encoding) -> np.ndarray:
         numbers: np.ndarray = answers.double().squeeze(-1).numpy() * self.scale.deviation + self.scale.mean

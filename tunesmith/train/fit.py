@@ -19,6 +19,7 @@ from torch import Tensor
 from tunesmith.core.errors import RunError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Issue, Progress, StepInfo
+from tunesmith.models.anatomy import has_head
 from tunesmith.models.forward import predict_logits
 from tunesmith.models.load import device
 from tunesmith.models.shortcuts import Shortcuts
@@ -209,7 +210,8 @@ def _in_turns(learner: Learner, job: Job, batches: Iterator[StepBatch]) -> tuple
     strategy, step = job.spec.strategy, full_step(job.task, learner.model, job.spec)
     if not isinstance(strategy, Gradual):
         return batches, step
-    return unfreezing(batches, step, blocks_from_the_top(learner.model, strategy.blocks), strategy.epochs_per_block)
+    blocks = blocks_from_the_top(learner.model, strategy.blocks)
+    return unfreezing(batches, step, blocks if has_head(learner.model) else blocks[1:], strategy.epochs_per_block)
 
 
 def _evaluated(info: StepInfo, position: Position, learner: Learner, asked: tuple[Job, Order]) -> tuple[StepInfo, Position]:
@@ -225,7 +227,7 @@ def _evaluated(info: StepInfo, position: Position, learner: Learner, asked: tupl
     if isinstance(learner.average.rule, Soup):
         weights = {name: p.detach().cpu().contiguous() for name, p in trained_parameters(learner.model)}
         keep_candidate(learner.average, weights, (score, info.step), job.folder, job.higher_is_better)
-    waits = info.epoch < complete_from(job.spec.strategy)  # what is still to join may improve it: early stopping counts from then
+    waits = info.epoch < complete_from(job.spec.strategy, has_head(learner.model))  # early stopping counts from then
     counted = replace(patience, waited=0) if waits else patience
     return replace(info, score=score, is_best=patience.improved), replace(position, patience=counted)
 

@@ -1,4 +1,5 @@
 """Gradual unfreezing (Howard & Ruder 2018, ULMFiT): the head first, then one block more from the top at a time.
+Without a head the top block is first.
 
 Blocks whose turn has not come stand aside for the length of a forward pass: no gradient, no dropout, and so no state in
 the optimiser. Between the passes every weight counts as trained, for checkpoints, for the best weights, and for the
@@ -19,9 +20,9 @@ from tunesmith.train.batches import StepBatch
 from tunesmith.train.step import Step
 
 
-def complete_from(strategy: Strategy) -> int:
+def complete_from(strategy: Strategy, has_head: bool) -> int:
     """The epoch, counted from 0, from which everything that a strategy trains is trained."""
-    return strategy.blocks * strategy.epochs_per_block if isinstance(strategy, Gradual) else 0
+    return (strategy.blocks - (not has_head)) * strategy.epochs_per_block if isinstance(strategy, Gradual) else 0
 
 
 def unfreezing(

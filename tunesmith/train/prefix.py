@@ -29,6 +29,7 @@ from tunesmith.data.batches import length_batches
 from tunesmith.data.store import Shelf, content_key, prune
 from tunesmith.models.adapters import is_adapted
 from tunesmith.models.anatomy import encoder_depth
+from tunesmith.models.convolution import quick_convolutions
 from tunesmith.models.forward import batch_rows, in_eval_mode
 from tunesmith.models.fused import fused
 from tunesmith.models.splice import GIVEN, Cut, capture, find_cut, frozen_depth, spliced, weights_below
@@ -222,7 +223,7 @@ def _computed(
     if not rows:
         return
     device, done = next(model.parameters()).device, 0
-    with in_eval_mode(model), fused(model, _inputs(model, task, rows[:2], device)):
+    with in_eval_mode(model), fused(model, _inputs(model, task, rows[:2], device)), quick_convolutions(model):
         for numbers in length_batches(lengths, batch_rows(model), None):
             inputs = _inputs(model, task, [rows[n] for n in numbers], device)
             hidden = capture(model, inputs, [depth])[depth].float().cpu().numpy()
