@@ -31,7 +31,7 @@ from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.make import metric_names
 from tunesmith.tasks.text_to_text import TextToText
-from tunesmith.tasks.write import Said, write
+from tunesmith.tasks.write import Said, leading, write
 from tunesmith.train.step import at_targets, task_step
 
 KINDS = ("t5", "bart", "marian")
@@ -239,7 +239,9 @@ def test_writing_is_plain_generate(models: dict[str, Path], kind: str, rule: dic
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("waiting", [0, 128])
-def test_rows_of_many_batches_are_written_together(models: dict[str, Path], kind: str, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_many_batches_are_written_together(
+    models: dict[str, Path], kind: str, waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, words = restless(models[kind], 12)
     monkeypatch.setattr("tunesmith.tasks.write.WAITING", waiting)
     task = TextToText()
@@ -255,6 +257,15 @@ def test_rows_of_many_batches_are_written_together(models: dict[str, Path], kind
         sizes.append(sum(seen))
     hook.remove()
     assert len(set(sizes)) == 1 and sizes[0] == sum(len(tokens) for tokens in alone)  # nothing is computed for rows that have ended
+
+
+@pytest.mark.parametrize("words", [2, 63, 64, 65, 200])
+def test_the_leading_token_is_the_first_largest_one(words: int) -> None:
+    torch.manual_seed(words)
+    scores = torch.cat([torch.randn(50, words), torch.randint(0, 3, (50, words)).float(), torch.full((1, words), -2.0)])
+    best, lead = leading(scores)
+    assert torch.equal(best, (scores == scores.amax(-1, keepdim=True)).int().argmax(-1))
+    torch.testing.assert_close(lead, scores.topk(2).values.diff(dim=-1)[:, 0].neg())
 
 
 def test_memory_with_room_remembers_as_transformers_does() -> None:

@@ -133,7 +133,6 @@ LIKENESS = {
 """Kinds of likeness that the certificate knows: what is alike, and how it is measured."""
 
 
-
 class Judges(NamedTuple):
     """How labels that are no classes were judged: who judged, what a suspect has, the title beside its label, and what its quality is."""
 
@@ -160,8 +159,8 @@ JUDGES = {
         "have a target that is far from what it expects, or of an odd length", "Why", "the chance of so odd a value",
     ),
     "answers": Judges(
-        "A weak judge that knows where words of the question stand and which form of answers goes with it compared each answer with the other "
-        "answers of its text, without having seen this text.",
+        "A weak judge that knows where words of the question stand and which form of answers goes with it compared each answer with the "
+        "other answers of its text, without having seen this text.",
         "have an answer that is more like those of other questions", "Why", "the judge's probability of the answer",
         "a weak judge of words and forms that had not seen their texts",
     ),

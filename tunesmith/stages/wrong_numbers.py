@@ -50,4 +50,3 @@ def inspect_numbers(context: Context, stage: StageWriter) -> None:
     judged = Regressed(rows, features_NE, targets, strength)
     outliers = unlike_training(context, rows, features_NE, own_neighbours(features_NE))
     tell(context, stage, suspects, content_of(context, verdict, outliers=outliers, curve=curve_of(context, judged)))
-

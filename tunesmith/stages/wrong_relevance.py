@@ -22,8 +22,8 @@ from tunesmith.tasks.feature_extraction import FeatureExtraction
 QUERIES, TEXTS, BLOCK = 5_000, 20_000, 512
 """Most queries that are judged, by content hash, and most texts that they are compared with besides their own; queries at a time."""
 FEWEST_TEXTS = 20
-RULE = "a relevant text is suspect where it is less like its query than the least of as many normal likenesses of this spread, and a tenth \
-of all texts are nearer; a text that is not relevant, where it is nearer than all relevant ones and more alike than half of all relevant pairs"
+RULE = "a relevant text is suspect where it is less like its query than the least of as many normal likenesses of this spread, and a \
+tenth of all texts are nearer; another one, where it is nearer than all relevant ones and more alike than half of all relevant pairs"
 COLUMNS = {
     "row": pl.Int64, "id": pl.String, "text": pl.String, "given": pl.Float64, "suggested": pl.String, "quality": pl.Float64,
     "reason": pl.String,

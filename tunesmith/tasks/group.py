@@ -78,7 +78,7 @@ class Group:
         """What is remembered of a row that becomes `longest` tokens."""
         own, read = ([layer for layer in cache.layers if layer.is_initialized] for cache in _caches(self.memory))
         of_place = sum(tensor[0, :, :1].nbytes for layer in own for tensor in (layer.keys, layer.values))
-        return of_place * longest + sum(tensor[0].nbytes for layer in read for tensor in (layer.keys, layer.values))
+        return int(of_place * longest + sum(tensor[0].nbytes for layer in read for tensor in (layer.keys, layer.values)))
 
     def read(self, model: Any) -> Tensor:
         """What the model says of the next place, from the last token and from what it remembers: (R, V)."""

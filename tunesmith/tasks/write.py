@@ -109,7 +109,7 @@ class _Greedy:
         self.unrepeated = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size) if config.no_repeat_ngram_size else None
 
     def begun(self, numbers: list[int], batch: Batch) -> tuple[Group, Tensor] | None:
-        """A group of these rows with nothing written, and what the model says of the first place; None where it remembers in its own way."""
+        """A group of these rows with nothing written, and what is said of the first place; None where a model remembers in its own way."""
         from tunesmith.tasks.group import Group, with_room
 
         start_B1 = _start(batch, self.model.generation_config)
@@ -177,7 +177,7 @@ def leading(scores_RV: Tensor) -> tuple[Tensor, Tensor]:
     """
     words = scores_RV.shape[1]
     whole = words // PIECE * PIECE
-    pieces_RP = scores_RV[:, :whole].unflatten(1, (-1, PIECE)).amax(-1)
+    pieces_RP = scores_RV[:, :whole].view(len(scores_RV), -1, PIECE).amax(-1)
     if whole < words:
         pieces_RP = torch.cat([pieces_RP, scores_RV[:, whole:].amax(-1, keepdim=True)], 1)
     piece_R = pieces_RP.argmax(-1)
