@@ -58,7 +58,8 @@ def candidates(questions: Sequence[str], texts: Sequence[str], answers: Sequence
         for name, answer in of_text[text].items():
             rows.append(row)
             own.append(name == given[0]["text"])
-            numbers.append([*read[text].place(asked, answer, weight), *np.outer(place, _form(name)).ravel()])
+            stands = given[0] if own[-1] else answer
+            numbers.append([*read[text].place(asked, stands, weight), *np.outer(place, _form(name)).ravel()])
     return Candidates(np.array(rows, np.int64), np.array(own, np.bool_), np.array(numbers, np.float64).reshape(len(rows), -1))
 
 

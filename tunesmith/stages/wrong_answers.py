@@ -7,7 +7,8 @@ import polars as pl
 import torch
 
 from tunesmith.core.rundir import StageWriter
-from tunesmith.data.label_answers import ODD, candidates, odd_answers
+from tunesmith.data.label_answers import ODD, Candidates, candidates, odd_answers
+from tunesmith.data.spans import context_groups
 from tunesmith.models.linear import Penalty, fit_logistic
 from tunesmith.stages.context import Context
 from tunesmith.stages.folding import training_folds
@@ -32,18 +33,12 @@ def inspect_answers(context: Context, stage: StageWriter) -> None:
     if len(rows) < FEWEST:
         nothing_judged(context, stage, f"only {len(rows)} questions are about a text with other answers, fewer than {FEWEST}")
         return
-    folds_N = training_folds(context, table, FOLDS)[found.row_N]
+    texts = table.with_columns(context_groups(table["text_pair"]))
+    folds_N = training_folds(context, texts, FOLDS)[found.row_N]
     if len(np.unique(folds_N)) < 2:
         nothing_judged(context, stage, ONE_GROUP)
         return
-    spread_K = np.maximum(found.numbers_NK.std(0), 1e-9)
-    numbers_NK = torch.tensor((found.numbers_NK - found.numbers_NK.mean(0)) / spread_K, dtype=torch.float32)
-    logit_N = np.zeros(len(numbers_NK))
-    for fold in np.unique(folds_N):
-        linear = fit_logistic(numbers_NK[folds_N != fold], found.own_N[folds_N != fold].astype(np.int64), 2,
-                              Penalty(STRENGTH, tolerance=TOLERANCE))  # fmt: skip
-        said_N2 = linear(numbers_NK[folds_N == fold]).numpy()
-        logit_N[folds_N == fold] = said_N2[:, 1] - said_N2[:, 0]
+    logit_N = judged(found, folds_N)
     own = np.flatnonzero(found.own_N)
     told = [(int(found.row_N[own[place]]), 1 / (1 + np.exp(-logit_N[own[place]]))) for place, _ in odd_answers(logit_N[own])]
     suspects = pl.DataFrame(
@@ -52,3 +47,15 @@ def inspect_answers(context: Context, stage: StageWriter) -> None:
     asked = table.select("id", text=pl.col("text").str.slice(0, EXAMPLE_CHARACTERS))
     shown = suspects.head(EXAMPLES).join(asked, on="id", maintain_order="left").drop("row").to_dicts()
     tell(context, stage, suspects, content_of(context, Verdict(suspects, shown, len(rows), RULE, FOLDS, STRENGTH)))
+
+
+def judged(found: Candidates, folds_N: np.ndarray) -> np.ndarray:
+    """The logit of each pair being a question and its own answer, by a regression that has not seen its fold."""
+    spread_K = np.maximum(found.numbers_NK.std(0), 1e-9)
+    numbers_NK = torch.tensor((found.numbers_NK - found.numbers_NK.mean(0)) / spread_K, dtype=torch.float32)
+    targets_N, penalty, logit_N = found.own_N.astype(np.int64), Penalty(STRENGTH, tolerance=TOLERANCE), np.zeros(len(numbers_NK))
+    for fold in np.unique(folds_N):
+        held = folds_N == fold
+        said_N2 = fit_logistic(numbers_NK[~held], targets_N[~held], 2, penalty)(numbers_NK[held]).numpy()
+        logit_N[held] = said_N2[:, 1] - said_N2[:, 0]
+    return logit_N

@@ -19,8 +19,8 @@ from tunesmith.stages.context import Context
 from tunesmith.stages.quality import EXAMPLE_CHARACTERS, EXAMPLES, Verdict, content_of, nothing_judged, tell
 from tunesmith.tasks.feature_extraction import FeatureExtraction
 
-QUERIES, TEXTS, BLOCK = 5_000, 20_000, 512
-"""Most queries that are judged, by content hash, and most texts that they are compared with besides their own; queries at a time."""
+QUERIES, TEXTS, BLOCK = 5_000, 2_000, 512
+"""Most queries that are judged, by content hash; about how many texts they are compared with besides judged ones; queries at a time."""
 FEWEST_TEXTS = 20
 RULE = "a relevant text is suspect where it is less like its query than the least of as many normal likenesses of this spread, and a \
 tenth of all texts are nearer; another one, where it is nearer than all relevant ones and more alike than half of all relevant pairs"
@@ -35,7 +35,7 @@ def inspect_relevant(context: Context, stage: StageWriter) -> None:
     rows = np.sort(context.table("train")["id"].arg_sort().to_numpy()[:QUERIES])
     table = context.table("train")[rows.tolist()]
     judged = [(query, entry["text"], entry["relevance"]) for query, row in enumerate(table["label"].to_list()) for entry in row]
-    texts = list(dict.fromkeys([*(text for _, text, _ in judged), *context.corpus[:TEXTS]]))
+    texts = list(dict.fromkeys([*(text for _, text, _ in judged), *context.corpus[:: max(len(context.corpus) // TEXTS, 1)]]))
     if len(texts) < FEWEST_TEXTS:
         nothing_judged(context, stage, f"only {len(texts)} texts to compare with, fewer than {FEWEST_TEXTS}")
         return
