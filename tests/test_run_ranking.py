@@ -99,6 +99,23 @@ def test_the_folder_is_one_of_sentence_transformers(done: tunesmith.Run) -> None
     np.testing.assert_allclose(theirs, tunesmith.load(done.path).vectors(texts), atol=1e-5)
 
 
+@pytest.mark.parametrize("task", ["feature-extraction", "text-ranking"])
+def test_a_run_names_judgements_that_likeness_contradicts(tmp_path: Path, tiny_bert: Path, task: str) -> None:
+    spec = spec_of(tmp_path, tiny_bert, task, strategy={"kind": "full"})
+    spec["train"]["epochs"], spec["evaluate"]["baselines"] = 1, []
+    rows = pairs(150)
+    wrong = pl.int_range(pl.len()) % 15 == 0
+    rows = rows.with_columns(passage=pl.when(wrong).then("negative").otherwise("passage"), negative=pl.when(wrong).then("passage").otherwise("negative"))
+    rows.write_csv(tmp_path / "pairs.csv")
+    finished = tunesmith.run(load_spec(spec), tmp_path / "runs")
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    train = pl.read_parquet(finished.path / "data/train.parquet")
+    planted = set(rows.filter(wrong)["query"]) & set(train["text"])
+    named = train["text"].gather(suspects["row"]).to_list()
+    print(len(planted), len(suspects), [n in planted for n in named], suspects)
+    assert 0
+
+
 @pytest.mark.parametrize("strategy", [{"kind": "full"}, {"kind": "lora", "rank": 2, "top": 1}, {"kind": "gradual", "blocks": 1}])
 def test_strategies_train_vectors(tmp_path: Path, tiny_bert: Path, strategy: dict[str, Any]) -> None:
     finished = run(tmp_path, tiny_bert, strategy=strategy, embedding={"pooling": "cls"}, evaluate={"resamples": 100, "baselines": []})

@@ -88,6 +88,28 @@ def offsets(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tunesm
                model={"name": str(tiny_bert), "max_length": 16})  # fmt: skip
 
 
+def test_a_run_names_its_wrong_and_missing_spans(tmp_path: Path, tiny_bert: Path) -> None:
+    records = sentences(160)
+    for number in range(0, 160, 16):
+        records[number]["tags"][3] = "B-access"
+        records[number + 8]["tags"][3] = "O"
+    finished = run(tmp_path, tiny_bert, records, train={"epochs": 1}, evaluate={"baselines": []})
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    kept = pl.read_parquet(finished.path / "data/train.parquet")["text"].str.extract(r"(\d+)$").cast(pl.Int64)
+    numbers, planted = [int(kept[row]) for row in suspects["row"]], set(kept.filter(kept % 8 == 0))
+    assert len(planted & set(numbers)) >= 0.6 * len(planted)
+    assert len(planted & set(numbers[: len(planted)])) >= 0.6 * len(planted)
+    assert {"a span is missing", "another type is expected"} <= set(suspects["reason"])
+    assert all(span == text[start:end] for span, text, start, end in suspects.join(
+        pl.read_parquet(finished.path / "data/train.parquet").select("id", "text"), on="id", maintain_order="left"
+    ).select("span", "text", "start", "end").rows())  # fmt: skip
+    assert finished.findings["labels/suspects"].value == suspects["row"].n_unique()
+    report = (finished.path / "report.html").read_text("utf-8")
+    assert "have a span that it contradicts, or lack one that it finds" in report and f"“{suspects['span'][0]}”" in report
+    assert "regressions on frozen states of words" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok
+
+
 # ---- tags
 
 

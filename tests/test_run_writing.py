@@ -115,6 +115,32 @@ def test_texts_are_predicted_one_by_one_and_by_table(done: tunesmith.Run, tmp_pa
     assert out.columns == ["en", "note", "predicted", "tokens", "finished"] and out["predicted"].is_null().to_list() == [False, True, False]
 
 
+def test_a_run_names_targets_of_other_texts_and_of_odd_lengths(tmp_path: Path, models: dict[str, Path]) -> None:
+    rows, wrong = writers.table(240), set(range(0, 240, 24))
+    said = rows["de"].to_list()
+    for place in wrong:
+        said[place] = said[place + 1] if place % 48 else said[place] + " und so weiter" * 9
+    finished = run(tmp_path, models["t5"], rows=rows.with_columns(de=pl.Series(said)), train={"epochs": 1}, evaluate={"baselines": []})
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    train = pl.read_parquet(finished.path / "data/train.parquet")
+    planted = set(train["text"]) & set(rows["en"].gather(sorted(wrong)))
+    assert len(planted & set(train["text"].gather(suspects["row"]))) >= 0.6 * len(planted) > 2
+    assert {"long for its text", "far from what its text suggests"} <= set(suspects["reason"])
+    assert finished.findings["labels/suspects"].value == len(suspects) and "outliers/test" in finished.findings
+    report = (finished.path / "report.html").read_text("utf-8")
+    assert "have a target that is far from what it expects, or of an odd length" in report and "long for its text" in report
+    assert verify_run(RunDir(finished.path), 1).ok
+
+
+@pytest.mark.parametrize("folds", [3])
+def test_models_of_folds_write_every_row(tmp_path: Path, models: dict[str, Path], folds: int) -> None:
+    finished = run(tmp_path, models["t5"], rows=writers.table(60), evaluate={"baselines": ["copy"], "folds": folds}, train={"epochs": 1})
+    assert finished.findings["folds/chrf"].value is not None
+    stored = pl.read_parquet(finished.path / "predictions/folds.parquet")
+    assert len(stored) == 60 and stored.schema["predicted"] == pl.String and set(stored["fold"]) == {1, 2, 3}
+    assert verify_run(RunDir(finished.path), 2).ok
+
+
 @pytest.mark.parametrize("strategy", ["full", "layers", "lora", "ia3", "gradual"])
 def test_strategies_learn_to_write(tmp_path: Path, models: dict[str, Path], strategy: str) -> None:
     more = ["train.epochs=4"] if strategy == "gradual" else []

@@ -60,7 +60,7 @@ def candidates(questions: Sequence[str], texts: Sequence[str], answers: Sequence
             own.append(name == given[0]["text"])
             stands = given[0] if own[-1] else answer
             numbers.append([*read[text].place(asked, stands, weight), *np.outer(place, _form(name)).ravel()])
-    return Candidates(np.array(rows, np.int64), np.array(own, np.bool_), np.array(numbers, np.float64).reshape(len(rows), -1))
+    return Candidates(np.array(rows, np.int64), np.array(own, np.bool_), np.array(numbers, np.float64))
 
 
 def odd_answers(logit_N: Floats) -> list[tuple[int, float]]:
