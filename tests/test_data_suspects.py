@@ -39,7 +39,8 @@ def test_planted_wrong_and_missing_spans_come_first(seed: int) -> None:
             if row % 20 == 0:
                 marks[row].append((first, end, 3 - kind))
     found = suspect_spans(marks, probabilities)
-    assert share_among_first([(span.row, span.first) for span in found], planted) >= 0.8  # of 300 * 4 spans, one in forty is wrong
+    named = [(span.row, span.first) for span in found]
+    assert share_among_first(named, planted) >= 0.55 and len(planted & set(named)) >= 0.7 * len(named)  # one span in forty is wrong
     kinds = {(span.row, span.first): (span.given, span.suggested) for span in found}
     told = [kinds[place] for place in planted & kinds.keys()]
     assert any(given == NONE for given, _ in told) and any(given != NONE for given, _ in told)

@@ -105,15 +105,22 @@ def test_a_run_names_judgements_that_likeness_contradicts(tmp_path: Path, tiny_b
     spec["train"]["epochs"], spec["evaluate"]["baselines"] = 1, []
     rows = pairs(150)
     wrong = pl.int_range(pl.len()) % 15 == 0
-    rows = rows.with_columns(passage=pl.when(wrong).then("negative").otherwise("passage"), negative=pl.when(wrong).then("passage").otherwise("negative"))
+    swapped = {"passage": "negative", "negative": "passage"}
+    rows = rows.with_columns(pl.when(wrong).then(other).otherwise(name).alias(name) for name, other in swapped.items())
     rows.write_csv(tmp_path / "pairs.csv")
     finished = tunesmith.run(load_spec(spec), tmp_path / "runs")
     suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
     train = pl.read_parquet(finished.path / "data/train.parquet")
-    planted = set(rows.filter(wrong)["query"]) & set(train["text"])
-    named = train["text"].gather(suspects["row"]).to_list()
-    print(len(planted), len(suspects), [n in planted for n in named], suspects)
-    assert 0
+    planted, named = set(rows.filter(wrong)["query"]) & set(train["text"]), train["text"].gather(suspects["row"]).to_list()
+    share, of_others = (len(of & set(named)) / len(of) for of in (planted, set(train["text"]) - planted))
+    assert share >= 0.4 and share >= 2 * of_others  # the tiny network tells texts badly
+    assert finished.findings["labels/suspects"].value == suspects["row"].n_unique() and finished.findings["labels/judged"].value == len(
+        train
+    )
+    report = (finished.path / "report.html").read_text("utf-8")
+    assert "have a judgement that it contradicts" in report and suspects["text"][0] in report
+    assert "probably labelled wrongly, by the untrained network" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok
 
 
 @pytest.mark.parametrize("strategy", [{"kind": "full"}, {"kind": "lora", "rank": 2, "top": 1}, {"kind": "gradual", "blocks": 1}])

@@ -132,9 +132,8 @@ def test_a_run_names_targets_of_other_texts_and_of_odd_lengths(tmp_path: Path, m
     assert verify_run(RunDir(finished.path), 1).ok
 
 
-@pytest.mark.parametrize("folds", [3])
-def test_models_of_folds_write_every_row(tmp_path: Path, models: dict[str, Path], folds: int) -> None:
-    finished = run(tmp_path, models["t5"], rows=writers.table(60), evaluate={"baselines": ["copy"], "folds": folds}, train={"epochs": 1})
+def test_models_of_folds_write_every_row(tmp_path: Path, models: dict[str, Path]) -> None:
+    finished = run(tmp_path, models["t5"], rows=writers.table(60), evaluate={"baselines": ["copy"], "folds": 3}, train={"epochs": 1})
     assert finished.findings["folds/chrf"].value is not None
     stored = pl.read_parquet(finished.path / "predictions/folds.parquet")
     assert len(stored) == 60 and stored.schema["predicted"] == pl.String and set(stored["fold"]) == {1, 2, 3}

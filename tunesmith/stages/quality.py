@@ -61,7 +61,7 @@ class Verdict:
 
 def nothing_judged(context: Context, stage: StageWriter, note: str) -> None:
     """Say why no label was judged."""
-    stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
+    stage.find(Finding("labels/judged", "Training rows whose label was judged", 0, "rows", note=note))
     context.watch(Progress("inspect", 1, 1, note=note))
 
 
@@ -181,8 +181,9 @@ def _findings(content: dict[str, Any], artefact: Artefact) -> list[Finding]:
 
     suspects, judged, rows = content["suspects"], content["judged"], content["rows"]
     low, high = suspects["interval"]
+    how = "out of fold" if content["folds"] else "by the untrained network"
     told: list[tuple[str, str, str, int | None]] = [
-        ("labels/judged", "Training rows whose label was judged, out of fold", "/judged", rows),
+        ("labels/judged", f"Training rows whose label was judged, {how}", "/judged", rows),
         ("labels/suspects", "Training rows whose label is probably wrong", "/suspects/rows", judged),
         ("labels/changed", f"Training rows treated as the spec says ({content['action']})", "/changed_rows", rows),
     ]
@@ -196,7 +197,7 @@ def _findings(content: dict[str, Any], artefact: Artefact) -> list[Finding]:
         Finding("labels/suspect_share", claim, suspects["share"], n=suspects["labels"], interval=(low, high), artefact=where, note=note)
     )
     if content["strength"] is not None:
-        claim = "Inverse regularisation of the judging regressions, by their log loss"
+        claim = "Inverse regularisation of the judging regressions"
         out.append(Finding("labels/strength", claim, content["strength"], artefact=at("/strength")))
     if content["agreement"] is not None:
         n = suspects["labels"]
