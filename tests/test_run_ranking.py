@@ -18,6 +18,7 @@ from tests.test_cli import call
 from tunesmith.core.errors import DataError, RunError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.models.load import load_processor
+from tunesmith.pipeline import check
 from tunesmith.serve.search import Index, make_index
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.load import load_spec
@@ -108,7 +109,7 @@ def test_a_run_names_judgements_that_likeness_contradicts(tmp_path: Path, tiny_b
     swapped = {"passage": "negative", "negative": "passage"}
     rows = rows.with_columns(pl.when(wrong).then(other).otherwise(name).alias(name) for name, other in swapped.items())
     rows.write_csv(tmp_path / "pairs.csv")
-    finished = tunesmith.run(load_spec(spec), tmp_path / "runs")
+    finished, checked = tunesmith.run(load_spec(spec), tmp_path / "runs"), check(load_spec(spec), tmp_path / "checks")
     suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
     train = pl.read_parquet(finished.path / "data/train.parquet")
     planted, named = set(rows.filter(wrong)["query"]) & set(train["text"]), train["text"].gather(suspects["row"]).to_list()
@@ -117,8 +118,8 @@ def test_a_run_names_judgements_that_likeness_contradicts(tmp_path: Path, tiny_b
     assert finished.findings["labels/suspects"].value == suspects["row"].n_unique() and finished.findings["labels/judged"].value == len(
         train
     )
-    report = (finished.path / "report.html").read_text("utf-8")
-    assert "have a judgement that it contradicts" in report and suspects["text"][0] in report
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have a judgement that it contradicts" in (said := report.read_text("utf-8")) and suspects["text"][0] in said
     assert "probably labelled wrongly, by the untrained network" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
     assert verify_run(RunDir(finished.path), 1).ok
 

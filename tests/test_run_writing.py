@@ -24,6 +24,7 @@ from tunesmith.data.draft import draft_spec
 from tunesmith.data.targets import kept_text, source_and_target
 from tunesmith.document.written import aligned
 from tunesmith.models.generation import set_generation
+from tunesmith.pipeline import check
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.generation import Generation
 from tunesmith.spec.schema import Spec
@@ -120,15 +121,18 @@ def test_a_run_names_targets_of_other_texts_and_of_odd_lengths(tmp_path: Path, m
     said = rows["de"].to_list()
     for place in wrong:
         said[place] = said[place + 1] if place % 48 else said[place] + " und so weiter" * 9
-    finished = run(tmp_path, models["t5"], rows=rows.with_columns(de=pl.Series(said)), train={"epochs": 1}, evaluate={"baselines": []})
+    rows = rows.with_columns(de=pl.Series(said))
+    spec = loaded(tmp_path, models["t5"], rows=rows, train={"epochs": 1}, evaluate={"baselines": []})
+    finished, checked = tunesmith.run(spec, tmp_path / "runs"), check(spec, tmp_path / "checks")
     suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
     train = pl.read_parquet(finished.path / "data/train.parquet")
     planted = set(train["text"]) & set(rows["en"].gather(sorted(wrong)))
     assert len(planted & set(train["text"].gather(suspects["row"]))) >= 0.6 * len(planted) > 2
     assert {"long for its text", "far from what its text suggests"} <= set(suspects["reason"])
     assert finished.findings["labels/suspects"].value == len(suspects) and "outliers/test" in finished.findings
-    report = (finished.path / "report.html").read_text("utf-8")
-    assert "have a target that is far from what it expects, or of an odd length" in report and "long for its text" in report
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have a target that is far from what it expects, or of an odd length" in (page := report.read_text("utf-8"))
+        assert "long for its text" in page
     assert verify_run(RunDir(finished.path), 1).ok
 
 
