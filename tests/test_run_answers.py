@@ -75,7 +75,7 @@ def test_answers_are_a_run_like_any_other(done: tunesmith.Run) -> None:
 
 
 def test_a_run_names_answers_of_other_questions(done: tunesmith.Run, tmp_path: Path, tiny_bert: Path) -> None:
-    assert "fewer than 100" in str(done.findings["labels/judged"].note)
+    assert "No label was judged: only 63 questions" in (done.path / "MODEL_CARD.md").read_text("utf-8")
     questions, texts, answers = (list(column) for column in zip(*asked(100, 0), strict=True))
     wrong = set(range(0, 300, 12))
     for row in wrong:
