@@ -3,6 +3,7 @@
     python bench/tasks_text.py similarity DATA [--limit 3000] [--epochs 1] [--repeats 3]     STS-B: full fine-tuning
     python bench/tasks_text.py similarity DATA --top 2 --epochs 5                            the same with frozen lower blocks
     python bench/tasks_text.py spans | questions | vectors | pairs DATA …                    WNUT-17, XQuAD, pairs from STS-B, the same
+    python bench/tasks_text.py writing DATA [--text en --label de] [--kind bart]             texts written in a second: see writing.py
     python bench/tasks_text.py search TEXTS [--rows 1000000]                                 a search among a million vectors
 
 DATA has train.jsonl.gz and test.jsonl.gz. Peers: transformers.Trainer at its best settings here (length groups, bfloat16 where it is
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ import polars as pl
 import torch
 from peers import BATCH, fast_bfloat16, in_turn, ours, table, trainer
 from strategies import freeze
+from writing import writing
 
 from tunesmith.evaluate.metrics import fast_score
 from tunesmith.models.forward import predict_logits
@@ -245,6 +248,9 @@ CONTENDERS: dict[str, tuple[Contender, tuple[str, ...]]] = {
 
 def main() -> None:
     """Print one line per run and medians with ratios."""
+    if sys.argv[1:2] == ["writing"]:
+        writing(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=sorted(CONTENDERS))
     parser.add_argument("data", type=Path)

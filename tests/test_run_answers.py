@@ -14,10 +14,12 @@ import pytest
 import tunesmith
 from tests import tiny
 from tests.test_cli import call
+from tests.test_data_suspects import asked
 from tunesmith.core.errors import DataError
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.draft import draft_spec
 from tunesmith.data.spans import ANSWERS
+from tunesmith.pipeline import check
 from tunesmith.spec.check import check_spec
 from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
@@ -70,6 +72,29 @@ def test_answers_are_a_run_like_any_other(done: tunesmith.Run) -> None:
     assert verify_run(RunDir(done.path), 2).ok
     resolved = (done.path / "resolved.yaml").read_text()
     assert "no start for a head that reads tokens" in resolved
+
+
+def test_a_run_names_answers_of_other_questions(done: tunesmith.Run, tmp_path: Path, tiny_bert: Path) -> None:
+    assert "No label was judged: only 63 questions" in (done.path / "MODEL_CARD.md").read_text("utf-8")
+    questions, texts, answers = (list(column) for column in zip(*asked(100, 0), strict=True))
+    wrong = set(range(0, 300, 12))
+    for row in wrong:
+        answers[row] = answers[row + 1]
+    ids = [f"q{row}" for row in range(300)]
+    rows = pl.DataFrame({"id": ids, "question": questions, "context": texts, "answers": answers}, schema_overrides={"answers": ANSWERS})
+    spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert, rows=rows, data={"near_duplicates": None}, evaluate={"baselines": []}))
+    finished, checked = tunesmith.run(spec, tmp_path / "runs"), check(spec, tmp_path / "checks")
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet").join(
+        pl.read_parquet(finished.path / "data/train.parquet").select("id", "text"), on="id"
+    )
+    named, planted = set(suspects["text"]), {questions[row] for row in wrong}
+    assert len(named & planted) >= 8 and len(named - planted) <= len(named & planted)
+    assert finished.findings["labels/suspects"].value == len(suspects) and finished.findings["labels/judged"].value > 100  # type: ignore[operator]
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have an answer that is more like those of other questions" in (said := report.read_text("utf-8"))
+        assert suspects["text"][0] in said
+    assert "a weak judge of words and forms" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok
 
 
 def test_the_documents_show_the_answers_in_their_texts(done: tunesmith.Run) -> None:

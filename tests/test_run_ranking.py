@@ -18,6 +18,7 @@ from tests.test_cli import call
 from tunesmith.core.errors import DataError, RunError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.models.load import load_processor
+from tunesmith.pipeline import check
 from tunesmith.serve.search import Index, make_index
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.load import load_spec
@@ -97,6 +98,30 @@ def test_the_folder_is_one_of_sentence_transformers(done: tunesmith.Run) -> None
     texts = ["refund the charge", "parcel", "the a my is was to on not why when"]
     theirs = library.SentenceTransformer(str(done.model_path), device="cpu").encode(texts)
     np.testing.assert_allclose(theirs, tunesmith.load(done.path).vectors(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "text-ranking"])
+def test_a_run_names_judgements_that_likeness_contradicts(tmp_path: Path, tiny_bert: Path, task: str) -> None:
+    spec = spec_of(tmp_path, tiny_bert, task, strategy={"kind": "full"})
+    spec["train"]["epochs"], spec["evaluate"]["baselines"] = 1, []
+    rows = pairs(150)
+    wrong = pl.int_range(pl.len()) % 15 == 0
+    swapped = {"passage": "negative", "negative": "passage"}
+    rows = rows.with_columns(pl.when(wrong).then(other).otherwise(name).alias(name) for name, other in swapped.items())
+    rows.write_csv(tmp_path / "pairs.csv")
+    finished, checked = tunesmith.run(load_spec(spec), tmp_path / "runs"), check(load_spec(spec), tmp_path / "checks")
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    train = pl.read_parquet(finished.path / "data/train.parquet")
+    planted, named = set(rows.filter(wrong)["query"]) & set(train["text"]), train["text"].gather(suspects["row"]).to_list()
+    share, of_others = (len(of & set(named)) / len(of) for of in (planted, set(train["text"]) - planted))
+    assert share >= 0.4 and share >= 2 * of_others  # the tiny network tells texts badly
+    assert finished.findings["labels/suspects"].value == suspects["row"].n_unique() and finished.findings["labels/judged"].value == len(
+        train
+    )
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have a judgement that it contradicts" in (said := report.read_text("utf-8")) and suspects["text"][0] in said
+    assert "probably labelled wrongly, by the untrained network" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok
 
 
 @pytest.mark.parametrize("strategy", [{"kind": "full"}, {"kind": "lora", "rank": 2, "top": 1}, {"kind": "gradual", "blocks": 1}])

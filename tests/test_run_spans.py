@@ -27,6 +27,7 @@ from tunesmith.data.tags import runs_of, scheme_of, tags_of
 from tunesmith.evaluate.dictionary import found, learned
 from tunesmith.evaluate.metrics import SPANS as SPAN_METRICS
 from tunesmith.evaluate.spans import spans_of
+from tunesmith.pipeline import check
 from tunesmith.spec.check import check_spec
 from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
@@ -86,6 +87,29 @@ def offsets(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tunesm
     folder = tmp_path_factory.mktemp("offsets")
     return run(folder, tiny_bert, texts(), evaluate={"folds": 2, "baselines": ["dictionary"]}, train={"head_start": "random"},
                model={"name": str(tiny_bert), "max_length": 16})  # fmt: skip
+
+
+def test_a_run_names_its_wrong_and_missing_spans(tmp_path: Path, tiny_bert: Path) -> None:
+    records = sentences(160)
+    for number in range(0, 160, 16):
+        records[number]["tags"][3] = "B-access"
+        records[number + 8]["tags"][3] = "O"
+    spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert, records, train={"epochs": 1}, evaluate={"baselines": []}))
+    finished, checked = tunesmith.run(spec, tmp_path / "runs"), check(spec, tmp_path / "checks")
+    train, suspects = (pl.read_parquet(finished.path / f"data/{name}.parquet") for name in ("train", "suspects"))
+    texts = train["text"].gather(suspects["row"])
+    assert all(text[a:b] == span for text, a, b, span in zip(texts, *suspects["start", "end", "span"], strict=True))
+    kept, planted = {text.split()[-1] for text in train["text"]}, {str(number) for number in range(0, 160, 8)}
+    named = {text.split()[-1] for text, a in zip(texts, suspects["start"], strict=True) if text[:a].count(" ") == 3}
+    share, of_others = (len(named & of) / len(of) for of in (kept & planted, kept - planted))
+    assert share >= 0.5 and share >= 2 * of_others  # the tiny network tells words badly
+    assert {"a span is missing", "another type is expected"} <= set(suspects["reason"])
+    assert finished.findings["labels/suspects"].value == suspects["row"].n_unique()
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have a span that it contradicts, or lack one that it finds" in (said := report.read_text("utf-8"))
+        assert f"“{suspects['span'][0]}”" in said
+    assert "regressions on frozen states of words" in (finished.path / "MODEL_CARD.md").read_text("utf-8")
+    assert verify_run(RunDir(finished.path), 1).ok
 
 
 # ---- tags

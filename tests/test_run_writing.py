@@ -24,6 +24,7 @@ from tunesmith.data.draft import draft_spec
 from tunesmith.data.targets import kept_text, source_and_target
 from tunesmith.document.written import aligned
 from tunesmith.models.generation import set_generation
+from tunesmith.pipeline import check
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.generation import Generation
 from tunesmith.spec.schema import Spec
@@ -31,15 +32,15 @@ from tunesmith.stages.plan import make_plan
 from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.make import metric_names
 from tunesmith.tasks.text_to_text import TextToText
-from tunesmith.tasks.write import write
-from tunesmith.train.step import task_step
+from tunesmith.tasks.write import Said, leading, write
+from tunesmith.train.step import at_targets, task_step
 
-KINDS = ("t5", "bart")
+KINDS = ("t5", "bart", "marian")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of a tiny T5 and a tiny BART."""
+    """Folders of a tiny T5, a tiny BART and a tiny Marian."""
     folder = tmp_path_factory.mktemp("writers")
     return {kind: writers.save_pretrained(folder / kind, kind) for kind in KINDS}
 
@@ -115,6 +116,34 @@ def test_texts_are_predicted_one_by_one_and_by_table(done: tunesmith.Run, tmp_pa
     assert out.columns == ["en", "note", "predicted", "tokens", "finished"] and out["predicted"].is_null().to_list() == [False, True, False]
 
 
+def test_a_run_names_targets_of_other_texts_and_of_odd_lengths(tmp_path: Path, models: dict[str, Path]) -> None:
+    rows, wrong = writers.table(240), set(range(0, 240, 24))
+    said = rows["de"].to_list()
+    for place in wrong:
+        said[place] = said[place + 1] if place % 48 else said[place] + " und so weiter" * 9
+    rows = rows.with_columns(de=pl.Series(said))
+    spec = loaded(tmp_path, models["t5"], rows=rows, train={"epochs": 1}, evaluate={"baselines": []})
+    finished, checked = tunesmith.run(spec, tmp_path / "runs"), check(spec, tmp_path / "checks")
+    suspects = pl.read_parquet(finished.path / "data/suspects.parquet")
+    train = pl.read_parquet(finished.path / "data/train.parquet")
+    planted = set(train["text"]) & set(rows["en"].gather(sorted(wrong)))
+    assert len(planted & set(train["text"].gather(suspects["row"]))) >= 0.6 * len(planted) > 2
+    assert {"long for its text", "far from what its text suggests"} <= set(suspects["reason"])
+    assert finished.findings["labels/suspects"].value == len(suspects) and "outliers/test" in finished.findings
+    for report in (finished.path / "report.html", checked / "data_report.html"):
+        assert "have a target that is far from what it expects, or of an odd length" in (page := report.read_text("utf-8"))
+        assert "long for its text" in page
+    assert verify_run(RunDir(finished.path), 1).ok
+
+
+def test_models_of_folds_write_every_row(tmp_path: Path, models: dict[str, Path]) -> None:
+    finished = run(tmp_path, models["t5"], rows=writers.table(60), evaluate={"baselines": ["copy"], "folds": 3}, train={"epochs": 1})
+    assert finished.findings["folds/chrf"].value is not None
+    stored = pl.read_parquet(finished.path / "predictions/folds.parquet")
+    assert len(stored) == 60 and stored.schema["predicted"] == pl.String and set(stored["fold"]) == {1, 2, 3}
+    assert verify_run(RunDir(finished.path), 2).ok
+
+
 @pytest.mark.parametrize("strategy", ["full", "layers", "lora", "ia3", "gradual"])
 def test_strategies_learn_to_write(tmp_path: Path, models: dict[str, Path], strategy: str) -> None:
     more = ["train.epochs=4"] if strategy == "gradual" else []
@@ -182,24 +211,117 @@ def test_pieces_of_a_batch_add_up_to_its_gradient(models: dict[str, Path], kind:
         torch.testing.assert_close(loss / count, model(**inputs).loss)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rule", [{}, {"no_repeat_ngram_size": 2}, {"search": {"kind": "beams", "num_beams": 3}}])
-def test_writing_is_plain_generate(models: dict[str, Path], kind: str, rule: dict[str, Any]) -> None:
-    model, words = AutoModelForSeq2SeqLM.from_pretrained(models[kind]).eval(), AutoTokenizer.from_pretrained(models[kind])
+def restless(folder: Path, longest: int, **rule: Any) -> tuple[Any, Any]:
+    """A model whose rows say different things and end at different places, and its tokenizer."""
+    model, words = AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    model.generation_config.eos_token_id = [2, *range(3, len(words), 5)]  # so that rows end at different places
-    set_generation(model, Generation(max_new_tokens=24, **rule), words)
+            parameter.add_({"t5": 0.3, "bart": 0.15, "marian": 0.05}[folder.name] * torch.randn_like(parameter))
+    set_generation(model, Generation(max_new_tokens=longest), words)
+    task, texts = TextToText(), writers.table(40).rename({"en": "text"}).select("text")
+    said = model.generate(**task.collate(task.encode(texts, words, 64).rows))[:, 1:].tolist()
+    late = sorted({token for row in said for token in row[3:] if token not in row[:3]})
+    model.generation_config.eos_token_id = [2, *late]
+    set_generation(model, Generation(max_new_tokens=longest, **rule), words)
+    return model, words
+
+
+def written(model: Any, batches: list[tuple[list[int], dict[str, torch.Tensor]]]) -> list[Said]:
+    """What is written for each row, in their order."""
+    found = dict(write(model, batches))
+    return [found[number] for number in sorted(found)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_output_layer_computes_targets_alone(models: dict[str, Path], kind: str, smoothing: float) -> None:
+    model, words = AutoModelForSeq2SeqLM.from_pretrained(models[kind]).eval(), AutoTokenizer.from_pretrained(models[kind])
+    task = TextToText(label_smoothing=smoothing)
+    batch = task.collate(task.encode(writers.table(8).rename({"en": "text", "de": "label"}), words, 64).rows)
+    rows, results = [], []
+    hook = model.get_output_embeddings().register_forward_hook(lambda _m, _a, said: rows.append(said[..., 0].numel()))
+    for step in (task_step(task), at_targets(task_step(task), model)):
+        model.zero_grad()
+        loss, count = step(model, batch)
+        loss.backward()
+        results.append((loss.detach(), count, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    hook.remove()
+    for plain, compact in zip(*results, strict=True):
+        torch.testing.assert_close(compact, plain, rtol=1e-5, atol=1e-5)
+    assert rows == [batch["labels"].numel(), int(results[0][1])] and rows[1] < rows[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", [{}, {"no_repeat_ngram_size": 2}, {"search": {"kind": "beams", "num_beams": 3}}])
+def test_writing_is_plain_generate(models: dict[str, Path], kind: str, rule: dict[str, Any]) -> None:
+    model, words = restless(models[kind], 24, **rule)
     task = TextToText()
     encoding = task.encode(writers.table(40).rename({"en": "text"}).select("text"), words, 64)
     batch = task.collate(encoding.rows)
-    said = write(model, {name: batch[name] for name in ("input_ids", "attention_mask")})
     plain = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    said = written(model, [(list(range(40)), {name: batch[name] for name in ("input_ids", "attention_mask")})])
     assert words.batch_decode([one.tokens for one in said], skip_special_tokens=True) == words.batch_decode(plain, skip_special_tokens=True)
     assert len({len(one.tokens) for one in said}) > 1
     assert all(one.margin is None if "search" in rule else one.margin >= 0 for one in said)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("waiting", [0, 128])
+def test_rows_of_many_batches_are_written_together(
+    models: dict[str, Path], kind: str, waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, words = restless(models[kind], 12)
+    monkeypatch.setattr("tunesmith.tasks.write.WAITING", waiting)
+    task = TextToText()
+    encoding = task.encode(writers.table(40).rename({"en": "text"}).select("text"), words, 64)
+    alone = [model.generate(input_ids=torch.tensor([row["input_ids"]]))[0, 1:].tolist() for row in encoding.rows]
+    sizes, seen = [], []
+    hook = model.register_forward_pre_hook(lambda _m, _a, given: seen.append(len(given["decoder_input_ids"])), with_kwargs=True)
+    for size in (3, 17, 40):
+        seen.clear()
+        batches = [list(range(start, min(start + size, 40))) for start in range(0, 40, size)]
+        said = written(model, [(numbers, task.collate([encoding.rows[n] for n in numbers])) for numbers in batches])
+        assert [one.tokens for one in said] == alone
+        sizes.append(sum(seen))
+    hook.remove()
+    assert len(set(sizes)) == 1 and sizes[0] == sum(len(tokens) for tokens in alone)  # nothing is computed for rows that have ended
+
+
+@pytest.mark.parametrize("words", [2, 63, 64, 65, 200])
+def test_the_leading_token_is_the_first_largest_one(words: int) -> None:
+    torch.manual_seed(words)
+    scores = torch.cat([torch.randn(50, words), torch.randint(0, 3, (50, words)).float(), torch.full((1, words), -2.0)])
+    best, lead = leading(scores)
+    assert torch.equal(best, (scores == scores.amax(-1, keepdim=True)).int().argmax(-1))
+    torch.testing.assert_close(lead, scores.topk(2).values.diff(dim=-1)[:, 0].neg())
+
+
+def test_memory_with_room_remembers_as_transformers_does() -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    from tunesmith.tasks.group import Memory
+
+    torch.manual_seed(0)
+    first = [torch.randn(5, 2, 3, 4) for _ in range(2)]
+    plain, roomy = DynamicLayer(), Memory(*(x.clone() for x in first))
+    plain.update(*first)
+    for _ in range(40):
+        fresh = [torch.randn(5, 2, 1, 4) for _ in range(2)]
+        for ours, theirs in zip(roomy.update(*fresh), plain.update(*fresh), strict=True):
+            assert torch.equal(ours, theirs)
+    assert roomy.get_seq_length() == plain.get_seq_length() == 43 and roomy.get_mask_sizes(1) == plain.get_mask_sizes(1)
+
+
+def test_a_model_that_remembers_in_another_way_is_left_to_generate(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, words = restless(models["t5"], 9)
+    monkeypatch.setattr("tunesmith.tasks.group.with_room", lambda _memory: False)
+    task = TextToText()
+    batch = task.collate(task.encode(writers.table(9).rename({"en": "text"}).select("text"), words, 64).rows)
+    plain = model.generate(**batch)
+    said = written(model, [(list(range(9)), batch)])
+    assert words.batch_decode([one.tokens for one in said], skip_special_tokens=True) == words.batch_decode(plain, skip_special_tokens=True)
+    assert all(one.margin is None for one in said)
 
 
 def test_a_model_with_settings_of_its_own_is_left_to_generate(models: dict[str, Path]) -> None:
@@ -207,7 +329,7 @@ def test_a_model_with_settings_of_its_own_is_left_to_generate(models: dict[str, 
     model.generation_config.forced_bos_token_id = 7
     set_generation(model, Generation(max_new_tokens=6), words)
     batch = TextToText().collate(TextToText().encode(pl.DataFrame({"text": ["door"]}), words, 64).rows)
-    assert write(model, batch)[0].tokens[0] == 7
+    assert written(model, [([0], batch)])[0].tokens[0] == 7
 
 
 def test_targets_are_cut_counted_and_not_ended(models: dict[str, Path]) -> None:
@@ -285,7 +407,7 @@ def test_columns_that_hold_no_texts_are_refused(tmp_path: Path, models: dict[str
 @pytest.mark.parametrize("setting", [
     "train.class_weights=balanced", "train.sampling=balanced", "train.loss.kind=focal", "data.multi_label=true", "data.suspects.kind=drop",
     "strategy.kind=features", "strategy.kind=prompt_tuning", "train.regularization.kind=r_drop", "train.head_start=fitted",
-    "evaluate.folds=3", "data.on_conflict=majority", "evaluate.baselines=[majority]",
+    "data.on_conflict=majority", "evaluate.baselines=[majority]",
 ])  # fmt: skip
 def test_what_has_no_meaning_for_texts_is_refused(tmp_path: Path, models: dict[str, Path], setting: str) -> None:
     spec = loaded(tmp_path, models["t5"], setting)

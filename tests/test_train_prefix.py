@@ -182,7 +182,7 @@ def test_a_disk_without_room_for_what_is_missing_is_told(bench: Prefixed, monkey
 def test_pictures_keep_their_labels_and_weights_without_their_pixels() -> None:
     cut = Cut(1, (), (None,), (2, 4, 3, 3), (2, 3, 8, 8))
     rows = [{"pixel_values": None, "labels": np.int64(n), "weight": 0.5, "stored": np.ones((4, 3, 3), np.float32)} for n in range(5)]
-    batch = PrefixTask(SimpleNamespace(loss=None, answer=None, inputs=None), "pixel_values", cut).collate(rows)
+    batch = PrefixTask(SimpleNamespace(loss=None, answers=None, inputs=None), "pixel_values", cut).collate(rows)
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
         "labels": (5,), "weights": (5,), "pixel_values": (5, 3, 8, 8), "hidden": (5, 4, 3, 3),
     }  # fmt: skip

@@ -52,11 +52,13 @@ def save_pretrained(folder: Path, kind: str = "t5", width: int = 32, rows: pl.Da
             d_model=width, d_kv=width // 2, d_ff=2 * width, num_layers=2, num_decoder_layers=2, num_heads=2, decoder_start_token_id=0, **ids
         )
     else:
-        config = transformers.BartConfig(
-            d_model=width, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-            encoder_ffn_dim=2 * width, decoder_ffn_dim=2 * width, max_position_embeddings=128, decoder_start_token_id=2,
-            forced_eos_token_id=None, init_std=0.1, **ids,
-        )  # fmt: skip
+        sides = {f"{side}_{name}": 2 * factor for side in ("encoder", "decoder")
+                 for name, factor in (("layers", 1), ("attention_heads", 1), ("ffn_dim", width))}  # fmt: skip
+        shape: dict[str, Any] = {"d_model": width, "max_position_embeddings": 128, "forced_eos_token_id": None, "init_std": 0.1, **sides}
+        if kind == "bart":
+            config = transformers.BartConfig(decoder_start_token_id=2, **shape, **ids)
+        else:
+            config = transformers.MarianConfig(decoder_start_token_id=0, decoder_vocab_size=len(words), **shape, **ids)
     torch.manual_seed(0)
     transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)

@@ -22,6 +22,7 @@ from tunesmith.data.marked import SPANS
 from tunesmith.data.near import near_duplicates, whole_text
 from tunesmith.data.profile import label_counts
 from tunesmith.data.split import Shares, Units, folds, split, split_by_time, time_folds, units_of
+from tunesmith.spec.kinds import UNSTRATIFIED
 from tunesmith.spec.schema import ByColumn, ByTime, Data, Spec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,7 +83,7 @@ def folding(splits: Mapping[str, pl.DataFrame], spec: Spec) -> Folding:
         for number, (_, asked) in enumerate(time_folds(begins_N, count), start=1):
             fold_N[asked] = number
     else:
-        fold_N = folds(rows["label"], units, spec.seed, count) + 1
+        fold_N = folds(rows["label"], units, spec.seed, count, stratified=spec.kind not in UNSTRATIFIED) + 1
     selected = len(splits["validation"])
     selecting = min(selected / max(selected + len(splits["train"]), 1), MOST_SELECTING)
     return Folding(rows, fold_N, units, clusters_N, begins_N, selecting, {name: len(splits[name]) for name in left_out})
@@ -99,14 +100,16 @@ def fold_of(whole: Folding, number: int, spec: Spec) -> Fold:
     if whole.begins_N is not None:
         parts = split_by_time(rest, units, whole.begins_N[rest_N], shares)
     else:
-        parts = split(rest, units, seed_for(spec.seed, f"fold {number}"), shares)
+        parts = split(rest, units, seed_for(spec.seed, f"fold {number}"), shares, stratified=spec.kind not in UNSTRATIFIED)
     train, repeated = parts.train, 0
     if whole.clusters_N is not None and spec.data.near_duplicates and spec.data.near_duplicates.in_train == "drop":
         numbers = whole.rows.select("id", cluster=whole.clusters_N)
         train, dropped = without_near_duplicates(train, train.join(numbers, on="id", maintain_order="left")["cluster"])
         repeated = len(dropped)
     test = whole.rows.filter(asked_N)
-    return Fold(number, train, parts.validation, test, repeated, _unseen(train, test), _problem(train, parts.validation, test))
+    classes = spec.kind != "text" and has_classes(train["label"])  # texts that are written look like names of classes
+    unseen, problem = _unseen(train, test) if classes else 0, _problem(train, parts.validation, test, classes)
+    return Fold(number, train, parts.validation, test, repeated, unseen, problem)
 
 
 def stays_apart(name: str, data: Data) -> bool:
@@ -121,8 +124,6 @@ def _units_among(units: Units, rows_N: Array) -> Units:
 
 
 def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
-    if not has_classes(test["label"]):
-        return 0
     known = pl.Series(list(label_counts(train["label"])), dtype=pl.String).implode()
     label = strata(test["label"])
     if label.dtype == pl.List:
@@ -130,9 +131,9 @@ def _unseen(train: pl.DataFrame, test: pl.DataFrame) -> int:
     return int((~label.is_in(known)).sum())
 
 
-def _problem(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame) -> str:
+def _problem(train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame, classes: bool) -> str:
     if not len(test):
         return "it has no rows: there are fewer clusters and groups than folds"
-    if has_classes(train["label"]) and len(label_counts(train["label"])) < (1 if train.schema["label"] == SPANS else 2):
+    if classes and len(label_counts(train["label"])) < (1 if train.schema["label"] == SPANS else 2):
         return "the rows to train on have too few classes"
     return "" if len(validation) else "no rows are left to select the weights on"

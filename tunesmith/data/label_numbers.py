@@ -36,13 +36,28 @@ def suspect_numbers(given_N: Floats, said_N: Floats) -> tuple[SuspectNumber, ...
         given_N: numbers as they are labelled.
         said_N: what a regression says that was fitted without the row.
     """
-    if len(given_N) < 2:
+    off_N = deviations(said_N - given_N, float(np.abs(given_N).max(initial=0.0)))
+    if off_N is None:
         return ()
-    error_N = said_N - given_N
-    off_N = np.abs(error_N - np.median(error_N))
-    spread = NORMAL_MAD * float(np.median(off_N))
-    if spread <= 1e-12 * max(float(np.abs(given_N).max()), 1e-300):
-        return ()
-    least = float(ndtri(1 - 1 / (2 * len(given_N))))
-    found = [int(n) for n in np.argsort(-off_N, kind="stable") if off_N[n] / spread > least]
-    return tuple(SuspectNumber(n, float(said_N[n]), float(2 * ndtr(-off_N[n] / spread))) for n in found)
+    least, far_N = largest_expected(len(off_N), sides=2), np.abs(off_N)
+    found = [int(n) for n in np.argsort(-far_N, kind="stable") if far_N[n] > least]
+    return tuple(SuspectNumber(n, float(said_N[n]), float(2 * ndtr(-far_N[n]))) for n in found)
+
+
+def deviations(values_N: Floats, scale: float = 1.0) -> Floats | None:
+    """How many robust standard deviations each value is from their median; None where more than half of them are the same.
+
+    Args:
+        values_N: what is compared.
+        scale: of numbers that the values were made from; a spread within rounding of these is none.
+    """
+    if len(values_N) < 2:
+        return None
+    off_N = values_N - np.median(values_N)
+    spread = NORMAL_MAD * float(np.median(np.abs(off_N)))
+    return None if spread <= 1e-12 * max(scale, 1e-300) else np.asarray(off_N / spread, np.float64)
+
+
+def largest_expected(count: int, *, sides: int) -> float:
+    """The largest of so many normal values, in standard deviations: one in `count` is beyond it, on one side or on both."""
+    return float(ndtri(1 - 1 / (sides * count)))

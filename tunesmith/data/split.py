@@ -135,13 +135,13 @@ def split_by_time(rows: pl.DataFrame, units: Units, times_N: Array, shares: Shar
     return replace(parts, late=int((times_N[step_place[step_U][units.unit_N] == TRAIN] >= first).sum()))
 
 
-def folds(label: pl.Series, units: Units, seed: int, count: int) -> Array:
+def folds(label: pl.Series, units: Units, seed: int, count: int, *, stratified: bool = True) -> Array:
     """Fold number (N,) of each row for cross-validation: units stay whole, classes are spread evenly, sizes nearly equal.
 
     Units of a class (of their rarest one) are dealt like cards, the largest first, in a random order that depends on
-    their keys alone; each class begins where the one before it ended.
+    their keys alone; each class begins where the one before it ended. Where labels are not `stratified` all are one class.
     """
-    pairs = _classes_of_units(strata(label), units.unit_N)
+    pairs = _classes_of_units(strata(label) if stratified else pl.Series("label", [""] * len(label), pl.String), units.unit_N)
     pairs = pairs.with_columns(pl.len().over("label").alias("size")).sort("unit", "size", "label").unique("unit", keep="first")
     pairs = pairs.join(pl.DataFrame({"unit": np.arange(len(units.rows_U)), "rows": units.rows_U.astype(np.int64)}), on="unit", how="right")
     draw = [unit_interval(seed, f"fold {key}") for key in units.keys_U]

@@ -143,6 +143,46 @@ LIKENESS = {
 }
 """Kinds of likeness that the certificate knows: what is alike, and how it is measured."""
 
+
+class Judges(NamedTuple):
+    """How labels that are no classes were judged: who judged, what a suspect has, the title beside its label, and what its quality is."""
+
+    how: str
+    wrong: str
+    beside: str
+    quality: str
+    by: str = "regressions on frozen features that had not seen them"
+
+
+JUDGES = {
+    "number": Judges(
+        "A regression on frozen features was asked about every training row without having seen it.",
+        "have a number that it misses by far more than the others", "Suggested", "the chance of so large an error",
+    ),
+    "spans": Judges(
+        "A regression on frozen states of words was asked about the words of every training row without having seen it.",
+        "have a span that it contradicts, or lack one that it finds", "Suggested", "the probability of what is given",
+        "regressions on frozen states of words that had not seen them",
+    ),
+    "text": Judges(
+        "A regression from frozen features of texts to those of their targets was asked about every training row without having seen it, "
+        "and lengths were compared.",
+        "have a target that is far from what it expects, or of an odd length", "Why", "the chance of so odd a value",
+    ),
+    "answers": Judges(
+        "A weak judge that knows where words of the question stand and which form of answers goes with it compared each answer with the "
+        "other answers of its text, without having seen this text.",
+        "have an answer that is more like those of other questions", "Why", "the judge's probability of the answer",
+        "a weak judge of words and forms that had not seen their texts",
+    ),
+    "relevant": Judges(
+        "The untrained network compared every query with the texts that were judged for it, and with the other texts.",
+        "have a judgement that it contradicts", "Why", "the chance of so odd a likeness among relevant pairs",
+        "the untrained network",
+    ),
+}  # fmt: skip
+"""By kind of labels."""
+
 SUSPECT_RULES = {"drop": "not trained on", "correct": "trained on as suggested", "down_weight": "counted less in the loss"}
 
 STRATEGIES = {

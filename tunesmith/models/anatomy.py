@@ -90,8 +90,9 @@ def has_head(model: Any) -> bool:
 
 
 def writes(model: Any) -> bool:
-    """True for an encoder with a decoder whose output layer says words."""
-    return bool(model.config.is_encoder_decoder and model.can_generate())
+    """True for an encoder with a decoder whose output layer says words; false for a head alone."""
+    config = getattr(model, "config", None)
+    return bool(config is not None and config.is_encoder_decoder and model.can_generate())
 
 
 def says_tokens(model: Any) -> bool:

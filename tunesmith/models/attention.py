@@ -1,12 +1,15 @@
-"""Attention as the training step on a processor wants it, for every architecture that asks transformers' interface for one.
+"""Attention as training and writing on a processor want it, for every architecture that asks transformers' interface for one.
 
-torch's kernel is slow there in two cases: with dropout it draws a number for each weight, and in bfloat16 its backward pass takes
-four to ten times as long as the products written out. Elsewhere it is used as it is.
+torch's kernel is slow there in three cases: with dropout it draws a number for each weight, in bfloat16 its backward pass takes four to
+ten times as long as the products written out, and where one token reads few others, as in writing, it takes half as long again to
+four times as long. Elsewhere it is used as it is.
 Shape suffixes: B = rows, H = heads, Q = asking tokens, T = tokens, D = width of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +24,8 @@ from tunesmith.models.load import quiet
 NAME = "tunesmith"
 WRITTEN_OUT = 256
 """Most tokens of a row at which bfloat16 attention is written out: its memory grows with the square of them."""
+READ_BY_ONE = 128
+"""Most tokens that one token reads with products written out, where a text is written token by token."""
 ELSEWHERE = ("softcap", "cache", "output_attentions")
 """Options that torch's kernel refuses or that keep states between calls: left to transformers."""
 
@@ -35,10 +40,12 @@ def attend(q_BHQD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Tensor | None, 
     return quick_dropout(scores_BHQT.softmax(-1), p) @ v_BHTD
 
 
-def is_quicker(query: Tensor, p: float) -> bool:
-    """True where the products written out are quicker than torch's kernel."""
-    if query.device.type != "cpu" or not (torch.is_grad_enabled() and query.requires_grad):
+def is_quicker(query: Tensor, tokens: int, p: float) -> bool:
+    """True where the products written out are quicker than torch's kernel, for rows of so many tokens."""
+    if query.device.type != "cpu":
         return False
+    if not (torch.is_grad_enabled() and query.requires_grad):
+        return query.shape[2] == 1 and tokens <= READ_BY_ONE
     half = query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     return p > 0 or (half and query.shape[2] <= WRITTEN_OUT)
 
@@ -48,7 +55,7 @@ def quick_attention(
     scaling: float | None = None, **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """(context (B, Q, H, D), None), like transformers' `sdpa_attention_forward`, to which all is left that is no quicker here."""
-    if not is_quicker(query, dropout) or any(options.get(name) for name in ELSEWHERE):
+    if not is_quicker(query, key.shape[2], dropout) or any(options.get(name) for name in ELSEWHERE):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)  # type: ignore[no-any-return]
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
@@ -79,3 +86,14 @@ def attend_quickly(model: Any) -> bool:
 def attend_plainly(model: Any) -> None:
     """Undo `attend_quickly`."""
     model.set_attn_implementation("sdpa")
+
+
+@contextmanager
+def attending_quickly(model: Any) -> Iterator[None]:
+    """Meanwhile the model's blocks attend so, where they can."""
+    changed = attend_quickly(model)
+    try:
+        yield
+    finally:
+        if changed:
+            attend_plainly(model)

@@ -6,7 +6,7 @@ Shape suffixes: N = all rows, B = rows of a batch, T = tokens, C = classes, E = 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tunesmith.data.batches import length_batches
 from tunesmith.models.anatomy import has_head, output_layer, says_tokens, writes
+from tunesmith.models.attention import attending_quickly
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch, Encoding, Task
 
 BATCH_ROWS, PICTURE_ROWS = 64, 32
@@ -32,12 +33,17 @@ class Frozen:
 
 
 def predict_logits(model: Any, task: Any, encoding: Encoding, watch: Watch | None = None) -> Any:
-    """What the task's `answer` gives for all rows, in their order: logits (N, C) in float32 on the CPU, or a list with an entry a row.
+    """What the task's `answers` gives for all rows, in their order: logits (N, C) in float32 on the CPU, or a list with an entry a row.
 
     The model's train/eval mode is left as it was.
     """
-    with _inference(model):
-        passes = [(numbers, task.answer(model, batch)) for numbers, batch in _batches(model, task, encoding, watch)]
+    passes, done = list[tuple[list[int], Any]](), 0
+    with _inference(model), attending_quickly(model) if writes(model) else nullcontext():
+        for numbers, said in task.answers(model, _batches(model, task, encoding, None)):
+            passes.append((numbers, said))
+            done += len(numbers)
+            if watch:
+                watch(done, len(encoding.rows))
     if all(isinstance(said, Tensor) for _, said in passes):
         return _in_order(passes)
     answers = {number: one for numbers, said in passes for number, one in zip(numbers, said, strict=True)}

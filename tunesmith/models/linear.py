@@ -75,25 +75,35 @@ def fit_logistic(features_NE: Tensor, targets: np.ndarray, classes: int, penalty
     return Linear(torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32), converged)
 
 
-def fit_ridge(features_NE: Tensor, targets_N: np.ndarray, penalty: Penalty, weights_N: np.ndarray | None = None) -> Linear:
-    """Least squares with an L2 penalty of N / (1000 · strength) on features scaled to unit spread, solved exactly; one output.
+def fit_ridge(features_NE: Tensor, targets: np.ndarray, penalty: Penalty, weights_N: np.ndarray | None = None) -> Linear:
+    """Least squares with an L2 penalty of N / (1000 · strength) on features scaled to unit spread, solved exactly.
 
     Args:
         features_NE: frozen features.
-        targets_N: numbers.
+        targets: numbers (N,), for one output, or (N, C).
         penalty: how it is fitted. Without an intercept the bias is 0.
         weights_N: weight of each row in the loss; 1 when left out.
     """
-    features, wanted = features_NE.numpy().astype(np.float64), targets_N.astype(np.float64)
+    features, wanted_NC = features_NE.numpy().astype(np.float64), targets.astype(np.float64).reshape(len(targets), -1)
     weights = np.ones(len(features)) if weights_N is None else weights_N.astype(np.float64)
     total, centre = weights.sum(), float(penalty.intercept)
-    mean, level = weights @ features / total * centre, float(weights @ wanted / total) * centre
+    mean, level_C = weights @ features / total * centre, weights @ wanted_NC / total * centre
     spread = max(float(features.std()), 1e-12)
     scaled = (features - mean) / spread
     gram = (scaled * weights[:, None]).T @ scaled + np.eye(scaled.shape[1]) * total / (RIDGE * penalty.strength)
-    weight = np.linalg.solve(gram, scaled.T @ (weights * (wanted - level))) / spread
-    bias = level - weight @ mean
-    return Linear(torch.tensor(weight[None], dtype=torch.float32), torch.tensor([bias], dtype=torch.float32), True)
+    weight_CE = np.linalg.solve(gram, scaled.T @ (weights[:, None] * (wanted_NC - level_C))).T / spread
+    bias_C = level_C - weight_CE @ mean
+    return Linear(torch.tensor(weight_CE, dtype=torch.float32), torch.tensor(bias_C, dtype=torch.float32), True)
+
+
+def ridge_without_fold(features_NE: Tensor, targets: np.ndarray, folds_N: np.ndarray, strength: float) -> np.ndarray:
+    """What a ridge regression says of each row, in the shape of the targets, without having seen its fold."""
+    said = np.zeros(targets.shape)
+    for fold in np.unique(folds_N):
+        inside = folds_N == fold
+        linear = fit_ridge(features_NE[~inside], targets[~inside], Penalty(strength))
+        said[inside] = linear(features_NE[inside]).numpy().reshape(said[inside].shape)
+    return said
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,6 @@ def _writing(spec: Spec) -> list[Issue]:
     return _refused(spec, {
         "data.on_conflict": ("on_conflict" in spec.data.model_fields_set, expected),
         "train.head_start": ("head_start" in spec.train.model_fields_set, expected),
-        "evaluate.folds": (isinstance(spec.evaluate.folds, int), expected),
         "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), expected),
     })  # fmt: skip
 

@@ -31,7 +31,7 @@ BY_KIND: dict[Kind, dict[str, tuple[Any, str]]] = {
     },
     "text": {
         "train.head_start": ("random", "the output layer is the pretrained one: nothing is fitted to start it"),
-        "evaluate.folds": (None, "answers of models of folds are not written: it would take too long"),
+        "evaluate.folds": (None, "models of folds would have to write a text for every row: they are trained where the spec says how many"),
     },
     "masked": {
         "train.head_start": ("random", "the output layer says words: it is the pretrained one, or drawn, and no regression starts it"),

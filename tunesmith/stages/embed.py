@@ -99,7 +99,7 @@ def splits_to_embed(spec: Spec) -> dict[str, int]:
     """The splits whose features a spec needs, and of how many rows at the most (ALL_ROWS for all)."""
     if not spec.has_row_features:
         return {}  # features are of whole texts, and an encoded row is a window or a pair
-    ranked = spec.kind in ("relevant", "masked")  # the baseline embeds the corpus as well, or reads no features; nothing is inspected
+    ranked = spec.kind in ("relevant", "masked")  # they read no features, or vectors of their own
     baseline, everything = bool({"features", "retrieval"} & set(spec.evaluate.baselines)) and not ranked, _reads_features(spec)
     compared = spec.data.near_duplicates is not None
     inspected = (spec.data.suspects is not None or spec.train.augment is not None) and not ranked

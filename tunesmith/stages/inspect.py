@@ -6,6 +6,7 @@ Everything comes from regressions on frozen features. What is done with suspect 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -16,9 +17,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tunesmith.core.records import Artefact, Finding, Progress
+from tunesmith.core.records import Progress
 from tunesmith.core.rundir import StageWriter
-from tunesmith.data.label_numbers import suspect_numbers
 from tunesmith.data.labels import (
     Suspects,
     class_overlap,
@@ -30,36 +30,34 @@ from tunesmith.data.labels import (
     suspects_single,
     trust,
 )
-from tunesmith.data.learning_curve import curve_sizes, fit_power_law, learning_curve, untrusted, wilson_interval
-from tunesmith.data.near import whole_text
-from tunesmith.data.outliers import NEIGHBOURS, Neighbours, nearest, outliers, training_outliers
+from tunesmith.data.learning_curve import untrusted
 from tunesmith.data.profile import label_counts
 from tunesmith.data.review import label_studio_config, review_items, write_review_csv, write_review_tasks
-from tunesmith.evaluate.baselines import RIDGE_STRENGTHS
-from tunesmith.evaluate.metrics import metrics_for
-from tunesmith.models.linear import Penalty, fit_logistic, fit_ridge
-from tunesmith.spec.kinds import OF_CLASSES
-from tunesmith.stages.context import SPLITS, Context
-from tunesmith.stages.embed import BASELINE_ROWS, load_features, sample_rows
+from tunesmith.models.linear import Penalty, fit_logistic
+from tunesmith.spec.kinds import Kind
+from tunesmith.stages.context import Context
 from tunesmith.stages.folding import training_folds
+from tunesmith.stages.quality import (
+    EXAMPLES,
+    FOLDS,
+    ONE_GROUP,
+    TOLERANCE,
+    Regressed,
+    curve_of,
+    judged_features,
+    nothing_judged,
+    own_neighbours,
+    tell,
+    unlike_training,
+    with_texts,
+)
+from tunesmith.stages.wrong_answers import inspect_answers
+from tunesmith.stages.wrong_numbers import inspect_numbers
+from tunesmith.stages.wrong_relevance import inspect_relevant
+from tunesmith.stages.wrong_spans import inspect_spans
+from tunesmith.stages.wrong_texts import inspect_texts
 
-FOLDS = 5
 STRENGTHS = (0.01, 0.1, 1.0)
-TOLERANCE = 1e-2
-CURVE_ROWS = 10_000
-CURVE_DRAWS = 3
-EXAMPLES = 20
-EXAMPLE_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Regressed:
-    """Training rows with features: their rows in the table, targets, and the strength of the regression that judges them."""
-
-    rows: list[int]
-    features_NE: Tensor
-    targets: np.ndarray
-    strength: float
 
 
 @dataclass(frozen=True)
@@ -76,95 +74,17 @@ def inspect(context: Context, stage: StageWriter) -> None:
     if context.given.data.suspects is None:
         context.watch(Progress("inspect", 1, 1, note="nothing to do: data.suspects is null"))
         return
-    if context.given.kind == "number":
-        _inspect_numbers(context, stage)
-        return
-    if context.given.kind not in OF_CLASSES:
-        note = f"the labels of {context.given.task} are not judged yet: only classes are"
-        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
-        context.watch(Progress("inspect", 1, 1, note=note))
-        return
+    JUDGES[context.given.kind](context, stage)
+
+
+def _inspect_classes(context: Context, stage: StageWriter) -> None:
     judged = _judge(context)
     if judged is None:
-        note = "all training rows are one group: there are no two folds to judge with"
-        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
-        context.watch(Progress("inspect", 1, 1, note=note))
+        nothing_judged(context, stage, ONE_GROUP)
         return
     table = _suspects_table(context, judged)
-    stage.write("data/suspects.parquet", table.write_parquet)
     _write_review(context, stage, judged)
-    content = _content(context, judged, table)
-    artefact = stage.write_text("data/quality.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    stage.find(*_findings(content, artefact))
-    context.watch(Progress("inspect", 1, 1, note=f"{content['suspects']['rows']} labels are probably wrong"))
-
-
-def _inspect_numbers(context: Context, stage: StageWriter) -> None:
-    """The same of numbers: suspects by the size of an error, outliers, learning curve. No review: nothing takes decisions back in yet."""
-    rows, features_NE = _features(context)
-    table = context.table("train")[rows]
-    targets, folds_N = context.task.targets(table), training_folds(context, table, FOLDS)
-    if len(np.unique(folds_N)) < 2:
-        note = "all training rows are one group: there are no two folds to judge with"
-        stage.find(Finding("labels/judged", "Training rows whose label was judged, out of fold", 0, "rows", note=note))
-        return
-    said = {strength: _said(features_NE, targets, folds_N, strength) for strength in RIDGE_STRENGTHS}
-    strength = min(said, key=lambda c: float(((said[c] - targets) ** 2).mean()))
-    found = suspect_numbers(targets.astype(np.float64), said[strength])
-    columns = {
-        "row": [rows[s.row] for s in found], "id": [table["id"][s.row] for s in found], "given": [float(targets[s.row]) for s in found],
-        "suggested": [s.suggested for s in found], "quality": [s.chance for s in found],
-    }  # fmt: skip
-    kinds = {"row": pl.Int64, "id": pl.String, "given": pl.Float64, "suggested": pl.Float64, "quality": pl.Float64}
-    suspects = pl.DataFrame(columns, schema=kinds)
-    stage.write("data/suspects.parquet", suspects.write_parquet)
-    content = _number_content(context, suspects, Regressed(rows, features_NE, targets, strength))
-    artefact = stage.write_text("data/quality.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    stage.find(*_findings(content, artefact))
-    context.watch(Progress("inspect", 1, 1, note=f"{len(suspects)} numbers are probably wrong"))
-
-
-def _said(features_NE: Tensor, targets: np.ndarray, folds_N: np.ndarray, strength: float) -> np.ndarray:
-    """What a ridge regression says of each row without having seen its fold."""
-    said_N = np.zeros(len(targets))
-    for fold in np.unique(folds_N):
-        inside = folds_N == fold
-        linear = fit_ridge(features_NE[~inside], targets[~inside], Penalty(strength))
-        said_N[inside] = linear(features_NE[inside]).squeeze(1).numpy()
-    return said_N
-
-
-def _number_content(context: Context, suspects: pl.DataFrame, judged: Regressed) -> dict[str, Any]:
-    """Content of quality.json for numbers, in the form of that for classes."""
-    train, count = context.table("train"), len(judged.rows)
-    texts = train.select("id", text=whole_text(train).str.slice(0, EXAMPLE_CHARACTERS))
-    return {
-        "rows": len(train),
-        "judged": count,
-        "folds": FOLDS,
-        "strength": judged.strength,
-        "agreement": None,
-        "suspects": {
-            "rows": len(suspects), "labels": count, "share": len(suspects) / count, "interval": list(wilson_interval(len(suspects), count)),
-            "note": "missed by more than the largest of as many normal errors of this spread",
-        },
-        "action": "report",
-        "changed_rows": 0,
-        "examples": suspects.head(EXAMPLES).join(texts, on="id", maintain_order="left").drop("row").to_dicts(),
-        "overlap": [],
-        "conflicting_neighbours": None,
-        "outliers": _outliers(context, judged, nearest(judged.features_NE.numpy(), None, NEIGHBOURS)),
-        "curve": _curve(context, judged),
-        "untrusted": [],
-    }  # fmt: skip
-
-
-def _features(context: Context) -> tuple[list[int], Tensor]:
-    """Rows of the train split that are judged, and their features."""
-    loaded = load_features(context.rundir.path, "train")
-    wanted = set(sample_rows(context, BASELINE_ROWS))
-    places = [place for place, row in enumerate(loaded["row"].tolist()) if row in wanted]
-    return loaded["row"][places].tolist(), context.task.probed(loaded["mean"][places])
+    tell(context, stage, table, _content(context, judged, table))
 
 
 def suspects(context: Context) -> pl.DataFrame | None:
@@ -175,7 +95,7 @@ def suspects(context: Context) -> pl.DataFrame | None:
 
 def _judge(context: Context) -> Judged | None:
     """Out-of-fold answers on the training rows, the strength chosen by their log loss, and the suspects; None without two folds."""
-    rows, features_NE = _features(context)
+    rows, features_NE = judged_features(context)
     table = context.table("train")[rows]
     targets = context.task.targets(table)
     folds_N = training_folds(context, table, FOLDS)
@@ -256,13 +176,11 @@ def _content(context: Context, judged: Judged, table: pl.DataFrame) -> dict[str,
     """Content of quality.json, JSON-ready."""
     rule, suspects = context.given.data.suspects, judged.suspects
     single = judged.targets.ndim == 1
-    train = context.table("train")
-    texts = train.select("id", text=whole_text(train).str.slice(0, EXAMPLE_CHARACTERS))
-    own = nearest(judged.features_NE.numpy(), None, NEIGHBOURS)
+    own = own_neighbours(judged.features_NE)
     conflicts = conflicting_neighbours(own, judged.targets) if single else ()
     overlap = class_overlap(judged.probabilities_NC[judged.judged_N], judged.targets[judged.judged_N]) if single else ()
     return {
-        "rows": len(train),
+        "rows": len(context.table("train")),
         "judged": len(judged.rows) - suspects.not_judged if single else len(judged.rows),
         "folds": FOLDS,
         "strength": judged.strength,
@@ -276,11 +194,11 @@ def _content(context: Context, judged: Judged, table: pl.DataFrame) -> dict[str,
         },
         "action": rule.kind if rule else "report",
         "changed_rows": 0 if rule is None or rule.kind == "report" else len(table),
-        "examples": table.head(EXAMPLES).join(texts, on="id", maintain_order="left").drop("row").to_dicts(),
+        "examples": with_texts(context, table),
         "overlap": [{"first": context.labels[o.first], "second": context.labels[o.second], "share": o.share} for o in overlap[:EXAMPLES]],
         "conflicting_neighbours": len(conflicts) if single else None,
-        "outliers": _outliers(context, judged, own),
-        "curve": _curve(context, judged),
+        "outliers": unlike_training(context, judged.rows, judged.features_NE, own),
+        "curve": curve_of(context, judged),
         "untrusted": [asdict(entry) for entry in untrusted(_test_counts(context))],
     }
 
@@ -290,97 +208,12 @@ def _test_counts(context: Context) -> dict[str, int]:
     return {label: counted.get(label, 0) for label in context.labels}
 
 
-def _outliers(context: Context, judged: Regressed, own: Neighbours) -> dict[str, Any]:
-    """Rows of each split far from the training rows, with the furthest as examples."""
-    out = {}
-    for split in SPLITS:
-        table = context.table(split)
-        if split == "train":
-            rows, found = judged.rows, training_outliers(own)
-        else:
-            loaded = load_features(context.rundir.path, split)
-            rows, found = loaded["row"].tolist(), outliers(context.task.probed(loaded["mean"]).numpy(), judged.features_NE.numpy(), own)
-        texts = whole_text(table)
-        furthest = [{"text": texts[rows[n]][:EXAMPLE_CHARACTERS], "distance": float(found.scores_Q[n])} for n in found.rows[:5].tolist()]
-        out[split] = {
-            "rows": len(found.rows),
-            "compared": len(found.scores_Q),
-            "share": found.share,
-            "interval": list(found.interval),
-            "threshold": found.threshold if np.isfinite(found.threshold) else None,
-            "furthest": furthest,
-        }
-    return out
-
-
-def _curve(context: Context, judged: Regressed) -> dict[str, Any] | None:
-    """The validation score of a regression on growing parts of the training rows, and what a power law makes of it."""
-    held_out = context.task.probed(load_features(context.rundir.path, "validation")["mean"])
-    names = context.table("train")[judged.rows]["id"]
-    first = names.arg_sort()[:CURVE_ROWS].to_numpy()  # by content hash: a random part, whatever the order of the file
-    rows, ids = len(first), names.gather(first).to_list()
-
-    def score(numbers: np.ndarray) -> float:
-        chosen = first[numbers]
-        targets = judged.targets[chosen]
-        if len(np.unique(targets)) < 2:
-            return float("nan")
-        features_NE, penalty = judged.features_NE[chosen.tolist()], Penalty(judged.strength, tolerance=TOLERANCE)
-        if context.given.kind == "number":
-            return context.score(fit_ridge(features_NE, targets, penalty)(held_out))
-        return context.score(fit_logistic(features_NE, targets, len(context.labels), penalty)(held_out))
-
-    context.watch(Progress("inspect", len(STRENGTHS), len(STRENGTHS), note="learning curve on frozen features"))
-    curve = learning_curve(ids, score, curve_sizes(rows), CURVE_DRAWS, context.given.seed)
-    metric = metrics_for(context.given.kind)[str(context.spec.evaluate.metric)]
-    bounds = (metric.lower, np.inf if metric.upper is None else metric.upper)
-    law = fit_power_law(curve, bounds, context.given.seed, context.higher_is_better)
-    forecasts = [] if law is None else [{"rows": f.rows, "score": f.score, "interval": list(f.interval)} for f in law.forecasts[1:]]
-    sizes = sorted({p.rows for p in curve.points})
-    means = [[size, float(np.mean([p.score for p in curve.points if p.rows == size]))] for size in sizes]
-    return {"metric": str(context.spec.evaluate.metric), "points": means, "forecasts": forecasts, "validation_rows": len(held_out)}
-
-
-def _findings(content: dict[str, Any], artefact: Artefact) -> list[Finding]:
-    def at(pointer: str) -> Artefact:
-        return Artefact(artefact.path, artefact.sha256, pointer)
-
-    suspects, judged, rows = content["suspects"], content["judged"], content["rows"]
-    low, high = suspects["interval"]
-    told: list[tuple[str, str, str, int | None]] = [
-        ("labels/judged", "Training rows whose label was judged, out of fold", "/judged", rows),
-        ("labels/suspects", "Training rows whose label is probably wrong", "/suspects/rows", judged),
-        ("labels/changed", f"Training rows treated as the spec says ({content['action']})", "/changed_rows", rows),
-    ]
-    if content["conflicting_neighbours"] is not None:
-        claim = "Training rows most of whose nearest rows have one other label"
-        told.append(("labels/conflicting_neighbours", claim, "/conflicting_neighbours", judged))
-    out = [Finding(name, claim, _value(content, pointer), "rows", n, artefact=at(pointer)) for name, claim, pointer, n in told]
-    claim = "Share of judged labels that are probably wrong"
-    where, note = at("/suspects/share"), suspects["note"]
-    out.append(
-        Finding("labels/suspect_share", claim, suspects["share"], n=suspects["labels"], interval=(low, high), artefact=where, note=note)
-    )
-    claim = "Inverse regularisation of the judging regressions, by their log loss"
-    out.append(Finding("labels/strength", claim, content["strength"], artefact=at("/strength")))
-    if content["agreement"] is not None:
-        n = suspects["labels"]
-        interval = wilson_interval(round(content["agreement"] * n), n)
-        claim = "Share of training labels that a regression on frozen features agrees with, out of fold"
-        out.append(Finding("labels/agreement", claim, content["agreement"], n=n, interval=interval, artefact=at("/agreement")))
-    for split, entry in content["outliers"].items():
-        claim = f"Rows of the {split} split unlike the training rows, by their nearest ones"
-        out.append(Finding(f"outliers/{split}", claim, entry["rows"], "rows", entry["compared"], artefact=at(f"/outliers/{split}/rows")))
-    for number, forecast in enumerate((content["curve"] or {}).get("forecasts", [])):
-        claim = f"Validation {content['curve']['metric']} of a regression on frozen features, extrapolated to more rows"
-        low, high = forecast["interval"]
-        where = at(f"/curve/forecasts/{number}/score")
-        out.append(Finding(f"curve/forecast/{number}", claim, forecast["score"], n=forecast["rows"], interval=(low, high), artefact=where))
-    return out
-
-
-def _value(content: dict[str, Any], pointer: str) -> Any:
-    value: Any = content
-    for key in pointer.split("/")[1:]:
-        value = value[key]
-    return value
+JUDGES: dict[Kind, Callable[[Context, StageWriter], None]] = {
+    "class": _inspect_classes,
+    "classes": _inspect_classes,
+    "number": inspect_numbers,
+    "spans": inspect_spans,
+    "text": inspect_texts,
+    "relevant": inspect_relevant,
+    "answers": inspect_answers,
+}

@@ -6,7 +6,7 @@ Shape suffixes: B = rows of a batch, T = tokens, C = classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +121,11 @@ class Task(ABC):
         """What the model says of a batch without targets: logits (B, C); a list with an entry a row where rows differ in shape."""
         logits: Tensor = model(**batch).logits.float().cpu()
         return logits
+
+    def answers(self, model: Any, batches: Iterable[tuple[list[int], Batch]]) -> Iterator[tuple[list[int], Tensor | list[Any]]]:
+        """What `answer` gives for all batches, with the numbers of their rows; rows may come back in other parts and another order."""
+        for numbers, batch in batches:
+            yield numbers, self.answer(model, batch)
 
     def probed(self, mean_NE: Tensor) -> Tensor:
         """What a regression on frozen features reads, from the mean of the last states of a row (N, E)."""

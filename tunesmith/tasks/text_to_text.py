@@ -1,11 +1,11 @@
 """Text to text: summaries, translations, any text to be written for a text, by an encoder with a decoder.
 
-Shape suffixes: B = rows of a batch, L = tokens of targets, V = vocabulary.
+Shape suffixes: B = rows of a batch, L = tokens of targets, N = tokens that are learned, V = vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -92,16 +92,18 @@ class TextToText(Task):
         return given
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels_BL = batch["labels"]
-        logits_NV = outputs.logits.flatten(0, 1).float()
-        total = F.cross_entropy(
-            logits_NV, labels_BL.flatten(), ignore_index=UNTRAINED, reduction="sum", label_smoothing=self.label_smoothing
-        )
+        labels_BL, logits = batch["labels"], outputs.logits.float()
+        if logits.ndim == 2:  # of the places that carry a target alone
+            labels_N, logits_NV = labels_BL[labels_BL != UNTRAINED], logits
+        else:
+            labels_N, logits_NV = labels_BL.flatten(), logits.flatten(0, 1)
+        total = F.cross_entropy(logits_NV, labels_N, ignore_index=UNTRAINED, reduction="sum", label_smoothing=self.label_smoothing)
         return total, (labels_BL != UNTRAINED).sum()
 
-    def answer(self, model: Any, batch: Batch) -> list[Any]:
+    def answers(self, model: Any, batches: Iterable[tuple[list[int], Batch]]) -> Iterator[tuple[list[int], list[Any]]]:
         last = ends(model)
-        return [(said, bool(said.tokens) and said.tokens[-1] in last) for said in write(model, batch)]
+        for number, said in write(model, batches):
+            yield [number], [(said, bool(said.tokens) and said.tokens[-1] in last)]
 
     def scores(self, answers: Any, encoding: Encoding) -> Any:
         return self.decode(answers, encoding)["predicted"].to_list()

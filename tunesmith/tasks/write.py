@@ -1,21 +1,32 @@
-"""Texts written by an encoder with a decoder, as the settings that the model carries say, in batches that finished rows leave.
+"""Texts written by an encoder with a decoder, as the settings that the model carries say.
 
-Shape suffixes: B = rows of a batch, R = rows that are still written, T = tokens, V = vocabulary.
+In greedy search finished rows leave at once, and the few that are left of a batch wait for those of the next ones at the same place.
+
+Shape suffixes: B = rows of a batch, R = rows of a group, T = tokens, V = vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tunesmith.tasks.base import Batch
 
-LEAVING = 0.125
-"""Finished rows leave when they are this share of the rows that are written: each leaving copies what the decoder remembers."""
+if TYPE_CHECKING:
+    from tunesmith.tasks.group import Group
+
+Numbered = Iterable[tuple[list[int], Batch]]
+MANY, FEW, WAITING = 256, 32, 256
+"""Rows with which a group begins, rows of one that is set aside until another comes to its place, and rows that are set aside at most."""
+MEMORY_BYTES = 2**30
+"""What the decoder may remember of a group: large models write fewer rows at a time."""
+PIECE = 64
+"""Tokens of the vocabulary whose largest score is found first."""
 FOLLOWED = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_new_tokens", "max_length", "no_repeat_ngram_size",
     "num_beams", "length_penalty", "early_stopping", "use_cache", "transformers_version", "_from_model_config",
@@ -36,15 +47,20 @@ class Said:
 
 
 @torch.inference_mode()
-def write(model: Any, batch: Batch) -> list[Said]:
-    """What is written for each row as the model's own settings say.
+def write(model: Any, batches: Numbered) -> Iterator[tuple[int, Said]]:
+    """What is written for each row as the model's own settings say, with its number; a row comes as soon as it has ended.
 
-    Greedy search runs here and says what `model.generate` says, sooner where rows differ in length; all else is left to `generate`.
+    Greedy search runs here and says what `model.generate` says, sooner; all else is left to `generate`.
+
+    Args:
+        model: an encoder with a decoder.
+        batches: numbers of rows with their batch. Batches of rows of similar length are best, the longest first.
     """
-    config = model.generation_config
-    if not _is_plain(config):
-        return _generated(model, batch)
-    return _greedy(model, batch, config)
+    if _is_plain(model.generation_config):
+        yield from _greedy(model, batches)
+        return
+    for numbers, batch in batches:
+        yield from zip(numbers, _generated(model, batch), strict=True)
 
 
 def ends(model: Any) -> set[int]:
@@ -65,11 +81,6 @@ def _is_off(name: str, value: Any) -> bool:
     return not name.endswith("token_id") and not name.startswith("min_") and value is not True and value in (0, 1, [], {})
 
 
-def _encoded(model: Any, batch: Batch, start_B1: Tensor) -> Any:
-    """What the model says of the first place, with the encoder's states and what the decoder remembers."""
-    return model(**batch, decoder_input_ids=start_B1, use_cache=True)
-
-
 def _start(batch: Batch, config: Any) -> Tensor:
     mask_BT = batch["attention_mask"]
     return torch.full((len(mask_BT), 1), int(config.decoder_start_token_id), device=mask_BT.device)
@@ -79,48 +90,103 @@ def _generated(model: Any, batch: Batch) -> list[Said]:
     """Answers by the model's own `generate`, from states of the encoder that were computed here: they may come from the store."""
     from transformers.modeling_outputs import BaseModelOutput
 
-    config, first = model.generation_config, _encoded(model, batch, _start(batch, model.generation_config))
+    config = model.generation_config
+    first = model(**batch, decoder_input_ids=_start(batch, config), use_cache=False)
     states = BaseModelOutput(last_hidden_state=first.encoder_last_hidden_state)
     said_BT = model.generate(encoder_outputs=states, attention_mask=batch["attention_mask"], generation_config=config)
     return [Said(_until_end(row[1:], ends(model)), None) for row in said_BT.tolist()]
 
 
-def _greedy(model: Any, batch: Batch, config: Any) -> list[Said]:
-    from transformers import NoRepeatNGramLogitsProcessor
-    from transformers.modeling_outputs import BaseModelOutput
+class _Greedy:
+    """The likeliest token of each row, place by place, for rows of one model."""
 
-    start_B1, last = _start(batch, config), ends(model)
-    out = _encoded(model, batch, start_B1)
-    cache, states, mask_RT = out.past_key_values, out.encoder_last_hidden_state, batch["attention_mask"]
-    ending = torch.tensor(sorted(last), device=start_B1.device)
-    ngrams = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size) if config.no_repeat_ngram_size else None
-    said: list[list[int]] = [[] for _ in range(len(start_B1))]
-    margins = [math.inf] * len(said)
-    rows, written_RT = list(range(len(start_B1))), start_B1
-    done_R = torch.zeros(len(rows), dtype=torch.bool, device=start_B1.device)
-    for place in range(config.max_new_tokens):
-        scores_RV = out.logits[:, -1].float()
-        best_R, next_R = (ngrams(written_RT, scores_RV) if ngrams else scores_RV).max(-1)
-        lead_R = best_R - scores_RV.scatter(1, next_R[:, None], -math.inf).amax(-1)
-        for row, token, lead, done in zip(rows, next_R.tolist(), lead_R.tolist(), done_R.tolist(), strict=True):
-            if not done:
-                said[row].append(token)
-                margins[row] = min(margins[row], abs(lead))
-        done_R = done_R | torch.isin(next_R, ending)
-        written_RT = torch.cat([written_RT, next_R[:, None]], 1)
-        left = int(done_R.sum())
-        if left == len(rows) or place + 1 == config.max_new_tokens:
-            break
-        if left >= LEAVING * len(rows):
-            stays = (~done_R).nonzero()[:, 0]
-            cache.batch_select_indices(stays)
-            states, mask_RT, written_RT, done_R = states[stays], mask_RT[stays], written_RT[stays], done_R[stays]
-            rows = [rows[n] for n in stays.tolist()]
-        out = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask_RT, decoder_input_ids=written_RT[:, -1:],
-            past_key_values=cache, use_cache=True,
-        )  # fmt: skip
-    return [Said(tokens, margin) for tokens, margin in zip(said, margins, strict=True)]
+    def __init__(self, model: Any) -> None:
+        from transformers import NoRepeatNGramLogitsProcessor  # seconds to import: only where texts are written
+
+        config = model.generation_config
+        self.model, self.longest = model, int(config.max_new_tokens)
+        self.ending = torch.tensor(sorted(ends(model)), device=next(model.parameters()).device)
+        self.unrepeated = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size) if config.no_repeat_ngram_size else None
+
+    def begun(self, numbers: list[int], batch: Batch) -> tuple[Group, Tensor] | None:
+        """A group of these rows with nothing written, and what is said of the first place; None where a model remembers in its own way."""
+        from tunesmith.tasks.group import Group, with_room
+
+        start_B1 = _start(batch, self.model.generation_config)
+        out = self.model(**batch, decoder_input_ids=start_B1, use_cache=True)
+        if not with_room(out.past_key_values):
+            return None
+        least_B = torch.full((len(numbers),), math.inf, device=start_B1.device)
+        states, mask = out.encoder_last_hidden_state.clone(), batch["attention_mask"].clone()  # rows are moved about in them
+        return Group(list(numbers), out.past_key_values, states, mask, start_B1, least_B), out.logits[:, -1]
+
+    def written(self, group: Group, logits_RV: Tensor) -> Iterator[tuple[int, Said]]:
+        """Write a token for each row; those that end with it leave, and are given."""
+        scores_RV = logits_RV.float()
+        if self.unrepeated is not None:
+            scores_RV = self.unrepeated(group.written_RT, scores_RV)
+        next_R, lead_R = leading(scores_RV)
+        group.least_R = torch.minimum(group.least_R, lead_R)
+        group.written_RT = torch.cat([group.written_RT, next_R[:, None]], 1)
+        done_R = torch.isin(next_R, self.ending) if group.place < self.longest else torch.ones_like(next_R, dtype=torch.bool)
+        gone = done_R.nonzero()[:, 0]
+        if not len(gone):
+            return
+        rows = [group.rows[n] for n in gone.tolist()]
+        said = zip(group.written_RT[gone, 1:].tolist(), group.least_R[gone].tolist(), strict=True)
+        group.leave(done_R)
+        yield from ((row, Said(tokens, margin)) for row, (tokens, margin) in zip(rows, said, strict=True))
+
+    def run(self, group: Group, waiting: dict[int, Group], *, alone: bool = False) -> Iterator[tuple[int, Said]]:
+        """Write the rest of a group with those that wait on its way; while others come and few rows are left, these wait too."""
+        while group.rows:
+            if group.place in waiting:
+                group.join(waiting.pop(group.place))
+            enough = min(MANY, MEMORY_BYTES // group.bytes_a_row(self.longest)) if group.place == 1 else FEW
+            if len(group.rows) < enough and not alone:
+                waiting[group.place] = group
+                return
+            yield from self.written(group, group.read(self.model))
+
+
+def _greedy(model: Any, batches: Numbered) -> Iterator[tuple[int, Said]]:
+    search, waiting = _Greedy(model), dict[int, "Group"]()
+    for numbers, batch in batches:
+        begun = search.begun(numbers, batch)
+        if begun is None:
+            yield from zip(numbers, _generated(model, batch), strict=True)
+            continue
+        yield from search.written(*begun)
+        yield from search.run(begun[0], waiting)
+        if sum(len(group.rows) for place, group in waiting.items() if place > 1) > WAITING:
+            yield from _finished(search, waiting)
+    yield from _finished(search, waiting)
+
+
+def _finished(search: _Greedy, waiting: dict[int, Group]) -> Iterator[tuple[int, Said]]:
+    """Write what waits to its end: those with least written first, for they meet the others on their way."""
+    while waiting:
+        yield from search.run(waiting.pop(min(waiting)), waiting, alone=True)
+
+
+def leading(scores_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each row and by how much it leads the next likeliest, (R,) each; of equal ones the first.
+
+    From the largest score of each PIECE tokens: on a processor torch takes ten times as long for the place of a largest number as for
+    the number itself, as long as the output layer took to make the scores.
+    """
+    words = scores_RV.shape[1]
+    whole = words // PIECE * PIECE
+    pieces_RP = scores_RV[:, :whole].view(len(scores_RV), -1, PIECE).amax(-1)
+    if whole < words:
+        pieces_RP = torch.cat([pieces_RP, scores_RV[:, whole:].amax(-1, keepdim=True)], 1)
+    piece_R = pieces_RP.argmax(-1)
+    place_RK = piece_R[:, None] * PIECE + torch.arange(PIECE, device=scores_RV.device)
+    inside_RK = scores_RV.gather(1, place_RK.clamp(max=words - 1)).masked_fill(place_RK >= words, -math.inf)
+    best_R, first_R = inside_RK.max(-1)
+    others = pieces_RP.scatter(1, piece_R[:, None], -math.inf).amax(-1)
+    second_R = torch.maximum(others, inside_RK.scatter(1, first_R[:, None], -math.inf).amax(-1))
+    return piece_R * PIECE + first_R, best_R - second_R
 
 
 def _until_end(tokens: list[int], last: set[int]) -> list[int]:

@@ -22,7 +22,7 @@ class TaughtTask:
     """A task with a teacher: wraps a task and changes only `collate` and `loss`."""
 
     def __init__(self, task: Any, rule: Distill) -> None:
-        self.task, self.rule, self.answer, self.inputs = task, rule, task.answer, task.inputs
+        self.task, self.rule, self.answers, self.inputs = task, rule, task.answers, task.inputs
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """The task's own batch, with the teacher's logits (B, C) where the rows have them."""

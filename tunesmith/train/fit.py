@@ -48,7 +48,7 @@ from tunesmith.train.optim import decay_is_linear, make_optimizer, make_schedule
 from tunesmith.train.pace import Pace
 from tunesmith.train.peak import begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
-from tunesmith.train.step import Step, task_step
+from tunesmith.train.step import Step, at_targets, task_step
 from tunesmith.train.stopping import Patience
 
 
@@ -127,7 +127,11 @@ def order_of(spec: Spec, rows: Encoding) -> Order:
 def full_step(task: Task, model: Any, spec: Spec) -> Step:
     """The step of a task with all that the spec wraps around it."""
     step = task_step(task)
-    return regularized(at_masks(step) if spec.kind == "masked" else step, model, spec)
+    if spec.kind == "masked":
+        step = at_masks(step)
+    elif spec.kind == "text":
+        step = at_targets(step, model)
+    return regularized(step, model, spec)
 
 
 def full_batches(batches: Iterator[StepBatch], model: Any, spec: Spec, done: int = 0) -> Iterator[StepBatch]:

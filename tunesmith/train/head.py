@@ -46,7 +46,7 @@ class FeatureTask:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.loss = task.loss
-        self.answer, self.inputs = task.answer, task.inputs
+        self.answers, self.inputs = task.answers, task.inputs
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """{"features": (B, E), "labels": …}."""

@@ -75,7 +75,7 @@ class PrefixTask:
     """A task whose batches carry what the frozen blocks said: wraps a task and changes only `collate`."""
 
     def __init__(self, task: Any, main_input: str, cut: Cut) -> None:
-        self.task, self.loss, self.answer, self.inputs = task, task.loss, task.answer, task.inputs
+        self.task, self.loss, self.answers, self.inputs = task, task.loss, task.answers, task.inputs
         self.text, self.main_input, self.cut = main_input == "input_ids", main_input, cut
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:

@@ -1,4 +1,7 @@
-"""A step: (model, batch) → (summed loss, number of valid targets). Variants wrap a step and keep this signature."""
+"""A step: (model, batch) → (summed loss, number of valid targets). Variants wrap a step and keep this signature.
+
+Shape suffixes: B = rows of a batch, L = tokens of targets, N = tokens that are learned, V = vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tunesmith.tasks.base import Batch, Task
+from tunesmith.tasks.text_to_text import UNTRAINED
 
 Step = Callable[[Any, Batch], tuple[Tensor, Tensor]]
 
@@ -19,3 +23,22 @@ def task_step(task: Task) -> Step:
         return task.loss(model(**task.inputs(model, batch)), batch)
 
     return step
+
+
+def at_targets(step: Step, model: Any) -> Step:
+    """The step of a model that writes, with its output layer computed at the places that carry a target and nowhere else.
+
+    What it would say where a shorter target has ended is as wide as the vocabulary, and no loss reads it. The loss and the gradients
+    stay the same; the logits are those of the targets, one after the other (N, V).
+    """
+    layer = model.get_output_embeddings()
+
+    def compact(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        trained_BL = batch["labels"] != UNTRAINED
+        hook = layer.register_forward_pre_hook(lambda _layer, states: (states[0][trained_BL],))
+        try:
+            return step(model, batch)
+        finally:
+            hook.remove()
+
+    return compact
