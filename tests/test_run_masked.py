@@ -237,7 +237,7 @@ def test_texts_of_one_token_and_of_very_many_are_learned(tmp_path: Path, tiny_be
 
 
 @pytest.mark.parametrize("setting", [
-    "data.label=text", "data.text=[a, b]", "data.on_conflict=majority", "data.multi_label=true", "data.suspects.kind=drop",
+    "data.label=text", "data.text=[a, b]", "data.on_conflict=majority", "data.multi_label=true", "data.suspects.kind=report",
     "strategy.kind=features", "strategy.kind=prompt_tuning", "train.head_start=fitted", "train.regularization.kind=r_drop",
     "train.class_weights=balanced", "train.label_smoothing=0.1", "evaluate.folds=3", "evaluate.baselines=[features]",
     "model.adapt={texts: x.txt}", "train.sampling=balanced", "generation.prefix=x", "train.augment={operations: [keyboard]}",

@@ -16,6 +16,7 @@ from tunesmith.spec.schema import (
     DropSuspects,
     Features,
     Prompts,
+    ReportSuspects,
     Spec,
 )
 
@@ -170,6 +171,8 @@ def _masked(spec: Spec) -> list[Issue]:
         "data.label": (isinstance(data.label, str), "must be left out: a text is its own label"),
         "data.text": (data.text is not None and len(data.text) > 1, "must be one column for fill-mask"),
         "data.on_conflict": ("on_conflict" in data.model_fields_set, "must be left out: texts have no labels that could differ"),
+        "data.suspects": ("suspects" in data.model_fields_set and isinstance(data.suspects, ReportSuspects),
+                          "must be left out: a text is its own label, and none could be wrong"),
         "model.adapt": (spec.model.adapt is not None, "must be left out: fill-mask is that adaptation, of the texts in data.train"),
         "train.head_start": ("head_start" in train.model_fields_set and train.head_start == "fitted",
                              "must be random: no regression starts an output layer as wide as the vocabulary"),

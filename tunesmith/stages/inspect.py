@@ -216,4 +216,5 @@ JUDGES: dict[Kind, Callable[[Context, StageWriter], None]] = {
     "text": inspect_texts,
     "relevant": inspect_relevant,
     "answers": inspect_answers,
+    "masked": partial(nothing_judged, note="a text is its own label: there is none that could be wrong"),
 }
