@@ -119,7 +119,7 @@ def metrics() -> str:
 
 PROBES = {
     "every weight": "strategy.kind=full",
-    "top blocks, with the store": "strategy.kind=layers",
+    "top blocks": "strategy.kind=layers",
     "gradual unfreezing": "strategy.kind=gradual",
     "biases": "strategy.kind=bitfit",
     "LoRA": "strategy.kind=lora",
@@ -170,6 +170,8 @@ def support() -> str:
     lines = [HEADER + "# What goes with what", "", "Asked of the spec's own checks; a run refuses what is a no here, and says why.", "",
              "| | " + " | ".join(f"`{task}`" for task in tasks) + " |", "|---|" + "---|" * len(tasks)]  # fmt: skip
     lines += [f"| {title} | " + " | ".join(answer(task, setting) for task in tasks) + " |" for title, setting in PROBES.items()]
+    stored = {name: "no" if task.redrawn.fget(object()) else "yes" for name, task in TASKS.items()}  # type: ignore[attr-defined]
+    lines.append("| frozen work kept | " + " | ".join(stored[task] for task in tasks) + " |")
     return "\n".join([*lines, ""])
 
 

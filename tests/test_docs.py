@@ -11,8 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests import tiny
+from tests import tiny, writers
 from tunesmith.spec.load import load_spec
+from tunesmith.tasks.make import TASKS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "tunesmith/spec/examples").glob("*.yaml"))
@@ -26,6 +27,13 @@ def test_generated_pages_are_up_to_date() -> None:
         sys.path.pop(0)
     for page, text in reference.pages().items():
         assert (ROOT / "docs" / page).read_text("utf-8") == text, f"docs/{page}: run scripts/docs"
+
+
+WRITTEN = {
+    "translation": ("sentences.csv", "en", "de"), "summaries": ("articles.csv", "article", "summary"),
+    "rewriting": ("functions.csv", "code", "docstring"),
+}  # fmt: skip
+"""Examples whose model writes: their table, and the names of source and target."""
 
 
 def table_for(example: str, folder: Path) -> None:
@@ -42,6 +50,14 @@ def table_for(example: str, folder: Path) -> None:
         answers = [[{"text": word, "start": text.index(word)}] for text in table["text"] for word in [text.split()[0]]]
         asked = table.select(question=pl.format("what is {}", "label"), context="text", answers=pl.Series(answers))
         asked.write_ndjson(folder / "questions.jsonl")
+    elif example == "tags":
+        words = pl.DataFrame({"tokens": table["text"].str.split(" ")}).with_columns(
+            tags=pl.col("tokens").list.eval(pl.when(pl.element().str.len_chars() > 5).then(pl.lit("B-long")).otherwise(pl.lit("O")))
+        )
+        words.write_ndjson(folder / "tagged.jsonl")
+    elif example in WRITTEN:
+        file, *columns = WRITTEN[example]
+        writers.table(90).rename(dict(zip(("en", "de"), columns, strict=True))).write_csv(folder / file)
     elif example == "multi_label":
         tags = [f"{a}|{b}" if n % 2 else a for n, (a, b) in enumerate(zip(table["label"], table["label"].reverse(), strict=True))]
         table.with_columns(pl.Series("tags", tags)).drop("label").write_csv(folder / "tagged.csv")
@@ -59,8 +75,13 @@ def test_every_example_spec_runs(path: Path, tmp_path: Path, tiny_bert: Path) ->
     epochs = 3 if path.stem == "gradual" else 1
     loop = [] if path.stem in ("quick", "few_rows", "adapted") else [f"train.epochs={epochs}"]
     folds = [] if path.stem == "few_rows" else ["evaluate.folds=null"]
-    spec = load_spec(tmp_path / path.name, [f"model.name={tiny_bert}", "evaluate.resamples=100", *loop, *folds])
+    model = writers.save_pretrained(tmp_path / "writer") if path.stem in WRITTEN else tiny_bert
+    spec = load_spec(tmp_path / path.name, [f"model.name={model}", "evaluate.resamples=100", *loop, *folds])
     assert tunesmith.run(spec, tmp_path / "runs").report_path.exists()
+
+
+def test_every_task_has_an_example() -> None:
+    assert {load_spec(path).task for path in EXAMPLES} == set(TASKS)
 
 
 def test_the_readme_names_commands_that_exist() -> None:

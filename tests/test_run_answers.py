@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import tunesmith
 from tests import tiny
@@ -144,6 +145,27 @@ def test_predictions_point_into_the_text_as_it_was_given(done: tunesmith.Run, tm
         assert row["context"][row["start"] : row["end"]] == row["predicted"]
 
 
+def test_the_saved_model_answers_the_same_plainly(tmp_path: Path, tiny_bert: Path) -> None:
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    finished = run(tmp_path, tiny_bert, evaluate={"baselines": []})
+    network = AutoModelForQuestionAnswering.from_pretrained(finished.model_path).eval()
+    words, asked = AutoTokenizer.from_pretrained(finished.model_path), table(30, seed=2).select("question", "context").rows()
+    compared = 0
+    for (question, context), said in zip(asked, tunesmith.load(finished.path).predict(asked), strict=True):
+        given = words(question, context, return_tensors="pt", return_offsets_mapping=True)
+        places, inside = given.pop("offset_mapping")[0].tolist(), [part == 1 for part in given.sequence_ids(0)]
+        with torch.no_grad():
+            out = network(**given)
+        start_T, end_T = out.start_logits[0], out.end_logits[0]
+        pairs = [(a, b) for a in range(len(inside)) if inside[a] for b in range(a, min(a + 30, len(inside))) if inside[b]]
+        start, end = max(pairs, key=lambda pair: float(start_T[pair[0]] + end_T[pair[1]]))
+        if said.span is not None:
+            assert said.span == (places[start][0], places[end][1])
+            compared += 1
+    assert compared > 10
+
+
 def test_squad_json_is_read_drafted_and_predicted(done: tunesmith.Run, tmp_path: Path, tiny_bert: Path) -> None:
     records = table(60).to_dicts()
     for row in records:
@@ -204,8 +226,9 @@ def test_tables_without_answers_are_refused(tmp_path: Path, tiny_bert: Path, cha
 
 
 @pytest.mark.parametrize("setting", [
-    "strategy.kind=features", "train.head_start=fitted", "evaluate.baselines=[features]", "data.mask=[email]", "data.standardise=[html]",
-    "train.label_smoothing=0.1", "data.multi_label=true", "model.max_length=8", "train.regularization.kind=r_drop",
+    "strategy.kind=features", "strategy.kind=prompt_tuning", "train.head_start=fitted", "evaluate.baselines=[features]",
+    "data.mask=[email]", "data.standardise=[html]", "train.label_smoothing=0.1", "data.multi_label=true", "model.max_length=8",
+    "train.regularization.kind=r_drop",
 ])  # fmt: skip
 def test_what_has_no_meaning_for_answers_is_refused(tmp_path: Path, tiny_bert: Path, setting: str) -> None:
     spec = tunesmith.load_spec(spec_of(tmp_path, tiny_bert), [setting])

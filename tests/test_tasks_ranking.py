@@ -32,6 +32,12 @@ def corpus(rows: pl.DataFrame) -> list[str]:
     return sorted({entry["text"] for row in rows["label"].to_list() for entry in row})
 
 
+def judged_rows(judgements: list[tuple[str, list[tuple[str, float]]]]) -> pl.DataFrame:
+    """Queries, each with texts and their relevance."""
+    label = [[{"text": text, "relevance": value} for text, value in some] for _, some in judgements]
+    return pl.DataFrame({"text": [query for query, _ in judgements], "label": pl.Series(label, dtype=RELEVANT)})
+
+
 def task_of(loss: Any = None, rows: pl.DataFrame | None = None) -> FeatureExtraction:
     given = FeatureExtraction.example() if rows is None else rows
     return FeatureExtraction(options=Embedding(loss=loss or InBatch()), corpus=corpus(given))
@@ -223,7 +229,24 @@ def test_stored_rankings_are_read_back() -> None:
 
 def test_the_loss_in_a_batch_is_that_of_sentence_transformers() -> None:
     losses = pytest.importorskip("sentence_transformers.losses", reason="sentence-transformers is not installed")
-    query, text = F.normalize(torch.randn(6, 8), dim=1), F.normalize(torch.randn(6, 8), dim=1)
+    rows = judged_rows([(f"query {n}", [(f"text {n}", 1.0)]) for n in "abcdef"])
+    task = task_of(InBatch(temperature=0.05), rows)
+    batch = task.collate(task.training(rows, WORDS, 64).rows)
+    outputs, all_PE = vectors(batch)
+    total, count = task.loss(outputs, batch)
     theirs = losses.MultipleNegativesRankingLoss(model=None, scale=20.0)
-    expected = float(theirs.compute_loss_from_embeddings([query, text], None))
-    assert expected == pytest.approx(float(F.cross_entropy(query @ text.T * 20, torch.arange(6))), rel=1e-4)
+    expected = float(theirs.compute_loss_from_embeddings([all_PE[0::2], all_PE[1::2]], None))
+    assert float(total / count) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_query_is_no_wrong_text_for_itself() -> None:
+    rows = judged_rows([("parcel", [("courier", 1.0)]), ("money", [("parcel", 1.0)])])
+    task = task_of(rows=rows)
+    assert task.collate(task.training(rows, WORDS, 64).rows)["allowed"].tolist() == [[True, False], [True, True]]
+
+
+def test_a_query_without_wrong_texts_is_ranked_among_those_most_alike() -> None:
+    rows = judged_rows([("late parcel", [("the parcel", 1.0), ("a refund", 0.0)]), ("late money", [("the money", 1.0)])])
+    texts = corpus(rows)
+    chosen = TextRanking(corpus=texts, candidates="judged").candidates_of(rows)
+    assert [{texts[n] for n in some} for some in chosen] == [{"the parcel", "a refund"}, set(texts)]

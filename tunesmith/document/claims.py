@@ -24,7 +24,7 @@ OPEN, CLOSE, SEPARATOR = "\ue000", "\ue001", "\ue002"
 MARKS = re.compile("[\ue000-\ue00f]")
 PIECE = re.compile(f"{OPEN}([0-9]+){SEPARATOR}([^{CLOSE}]*){CLOSE}")
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
-TERMS = re.compile(r"\b(F1|nDCG@10|MRR@10|recall@(?:10|1|5)|BM25|SHA-256|ROUGE-[12]|rouge[12]|AutoModelForSeq2SeqLM)\b")
+TERMS = re.compile(r"\b(F1|nDCG@10|MRR@10|recall@(?:10|1|5)|BM25|SHA-256|ROUGE-[12]|rouge[12]|AutoModelForSeq2SeqLM|[Tt]ext2text)\b")
 """Names that hold a digit and are no numbers."""
 SPOKEN = ("title", "aria-label", "alt")
 """Attributes that readers see or hear."""

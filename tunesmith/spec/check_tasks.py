@@ -101,7 +101,7 @@ def _answers(spec: Spec) -> list[Issue]:
     return _refused(spec, {
         "data.standardise": (data.standardise, "must be empty: answers point into the text as it is"),
         "data.mask": (data.mask, "must be empty: answers point into the text as it is"),
-        "strategy.kind": (isinstance(spec.strategy, Features), "must train the network: features of whole texts hold no places"),
+        "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), "must train the network whose tokens begin and end answers"),
         "train.head_start": ("head_start" in spec.train.model_fields_set and spec.train.head_start == "fitted",
                              "must be random: a regression on features of whole texts is no start for a head that reads tokens"),
         "model.max_length": (spec.model.max_length and spec.model.max_length < least, f"must be at least {least}: question and text"),
@@ -130,6 +130,7 @@ def _writing(spec: Spec) -> list[Issue]:
     return _refused(spec, {
         "data.on_conflict": ("on_conflict" in spec.data.model_fields_set, expected),
         "train.head_start": ("head_start" in spec.train.model_fields_set, expected),
+        "model.adapt": (spec.model.adapt is not None, "must be left out: only encoders fill masks, and texts are written by a decoder"),
         "strategy.kind": (isinstance(spec.strategy, (Features, Prompts)), expected),
     })  # fmt: skip
 

@@ -49,7 +49,8 @@ class Ranking(Part):
     """What a query is ranked against. For task: feature-extraction and text-ranking."""
 
     candidates: Annotated[int, Field(ge=2, le=1000)] | Literal["judged"] | None = None
-    """text-ranking: how many texts of the corpus are ranked for a query, the most alike by BM25; "judged": those of its own row."""
+    """text-ranking: how many texts of the corpus are ranked for a query, the most alike by BM25; "judged": those of its own row,
+    and where none of these is wrong the most alike too."""
     negatives: int = Field(default=4, ge=1, le=100)
     """text-ranking: texts learned as wrong beside each relevant one: judged ones first, then those most alike by BM25."""
     scored_texts: int = Field(default=2000, ge=1)

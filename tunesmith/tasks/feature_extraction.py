@@ -90,7 +90,7 @@ class FeatureExtraction(Task):
         queries = encode_alone(rows["text"].to_list(), processor, max_length)
         known = dict(zip(self.corpus, texts.rows, strict=True))
         highest = max((entry["relevance"] for row in rows["label"].to_list() for entry in row), default=1.0)
-        out: list[Encoded] = []
+        texts_of, out = rows["text"].to_list(), list[Encoded]()
         for number, (query, judged) in enumerate(zip(queries.rows, rows["label"].to_list(), strict=True)):
             asked = Asked(number)
             right = [entry["text"] for entry in judged if entry["relevance"] > 0]
@@ -99,12 +99,13 @@ class FeatureExtraction(Task):
                 out += [{**_row(asked, query, [known[entry["text"]]]), "labels": entry["relevance"] / highest} for entry in judged]
             else:
                 rest, same = [known[text] for text in wrong], [self.number_of[text] for text in right]
+                same += [self.number_of[text] for text in (texts_of[number],) if text in self.number_of]  # no text is wrong for itself
                 out += [{**_row(asked, query, [known[text], *rest]), "known": same} for text in right]
         return Encoding(out, [max(len(text["input_ids"]) for text in row[PARTS]) for row in out], queries.cut + texts.cut)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """The texts of all rows. For training `queries` (B,) numbers those that are queries, `labels` the relevant texts among the others,
-        and `allowed` (B, C) says which of the others count for a query: its own text, and those not known to be relevant too."""
+        and `allowed` (B, C) says which of the others count for a query: its own relevant one, and those neither relevant nor itself."""
         batch = collate_parts(rows)
         if PARTS not in rows[0]:
             return batch

@@ -25,6 +25,9 @@ from tunesmith.tasks.texts import collate_texts, encode_texts
 from tunesmith.tasks.vectors import Ranking, gains, ranking, relevant_texts, told
 from tunesmith.tasks.windows import WINDOW
 
+BESIDE = 20
+"""Texts that are ranked beside judged ones of which none is wrong."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -84,10 +87,22 @@ class TextRanking(Task):
     def candidates_of(self, rows: pl.DataFrame) -> list[list[int]]:
         """The texts of the corpus that are ranked for each query; at least one."""
         if self.candidates == "judged" and "label" in rows.columns:
-            return [[self.number_of[entry["text"]] for entry in row] for row in rows["label"].to_list()]
-        count = self.candidates if isinstance(self.candidates, int) else len(self.corpus)
-        return [[n for n in best if self.corpus[n] != text][:count]
-                for text, best in zip(rows["text"].to_list(), self.index.best(rows["text"].to_list(), count + 1), strict=True)]  # fmt: skip
+            return self._judged(rows)
+        return self._alike(rows["text"].to_list(), self.candidates if isinstance(self.candidates, int) else len(self.corpus))
+
+    def _alike(self, queries: Sequence[str], count: int) -> list[list[int]]:
+        """The texts that are most alike by BM25, the query's own text left out."""
+        found = self.index.best(queries, count + 1)
+        return [[n for n in best if self.corpus[n] != query][:count] for query, best in zip(queries, found, strict=True)]
+
+    def _judged(self, rows: pl.DataFrame) -> list[list[int]]:
+        """The judged texts of each query; where none of them is wrong, any order would be perfect, so those most alike are ranked too."""
+        labels = rows["label"].to_list()
+        chosen = [[self.number_of[entry["text"]] for entry in row] for row in labels]
+        easy = [number for number, row in enumerate(labels) if all(entry["relevance"] > 0 for entry in row)]
+        for number, alike in zip(easy, self._alike(rows["text"].gather(easy).to_list(), BESIDE), strict=True):
+            chosen[number] += [text for text in alike if text not in chosen[number]]
+        return chosen
 
     def _pairs(self, queries: Sequence[str], asked: Sequence[tuple[int, int]], processor: Processor, max_length: int) -> Encoding:
         table = pl.DataFrame(
