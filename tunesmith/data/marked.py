@@ -6,7 +6,6 @@ keep the tokens beside it.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import polars as pl
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.cells import json_value
 from tunesmith.data.tags import runs_of, scheme_of
 
 Span = dict[str, Any]
@@ -210,7 +210,7 @@ def _cell(cell: Any) -> list[Any] | None:
         return None
     if isinstance(cell, str):
         try:
-            cell = json.loads(cell)
+            cell = json_value(cell)
         except ValueError:
             return [None]
     return cell if isinstance(cell, list) else [cell]
@@ -220,7 +220,7 @@ def _span(one: Any) -> Span | None:
     """A span of any of the known forms; None for anything else."""
     if isinstance(one, str):
         try:
-            one = json.loads(one)
+            one = json_value(one)
         except ValueError:
             return None
     if isinstance(one, list) and len(one) == 3:

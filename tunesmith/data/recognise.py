@@ -69,7 +69,7 @@ def _ranked_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
         return None
     try:
         columns = choose_columns(table, hints, "feature-extraction")
-        read = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative)
+        read, _ = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative, "data.train")
     except DataError:
         return None
     return None if check_relevant(read[str(columns.label)]) else columns
