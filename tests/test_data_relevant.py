@@ -50,6 +50,31 @@ def test_pairs_triplets_lists_and_ratings_are_read() -> None:
     assert judged(pl.DataFrame({"user": ["likes tea"], "item": ["pot"]})) == [[("pot", 1.0)]]
 
 
+def test_a_relevance_that_some_cells_lack_is_still_the_relevance(tmp_path: Path) -> None:
+    rows = {"query": [f"q {n}" for n in range(40)] * 2, "document": [f"d {n}" for n in range(80)]}
+    table = pl.DataFrame({**rows, "relevance": ["1"] * 39 + ["?"] + ["0"] * 40})
+    table.write_csv(tmp_path / "t.csv")
+    spec = {"name": "x", "task": "feature-extraction", "data": {"train": str(tmp_path / "t.csv"), "near_duplicates": None}}
+    made = prepare(load_spec(spec))
+    assert dict(made.dropped["reason"].value_counts().iter_rows()) == {"no_number": 1, "no_relevant": 1}
+    relevant = [entry["text"] for row in made.train["label"] for entry in row if entry["relevance"] > 0]
+    assert relevant and all(int(text.split()[1]) < 39 for text in relevant)
+
+
+@pytest.mark.parametrize("cells", [["high", "low", "?"], [[1.0], [0.0], [1.0]], ["1", "bad", "worse"]])
+def test_a_relevance_that_cannot_be_read_is_refused(cells: list[Any]) -> None:
+    table = pl.DataFrame({"query": ["a", "b", "c"], "document": ["d", "e", "f"], "relevance": cells})
+    with pytest.raises(DataError, match=r"column 'relevance': must hold relevances.*data.label: document"):
+        judged(table)
+    assert judged(table, label="document") == [[("d", 1.0)], [("e", 1.0)], [("f", 1.0)]]
+    empty = table.with_columns(relevance=pl.Series([None] * 3, dtype=pl.String))
+    assert judged(empty) == [[("d", 1.0)], [("e", 1.0)], [("f", 1.0)]]
+
+
+def test_a_column_of_numbers_is_no_text_for_its_name() -> None:
+    assert judged(pl.DataFrame({"query": ["a", "b"], "text": ["c", "d"], "relevant": [1, 0]})) == [[("c", 1.0)], [("d", 0.0)]]
+
+
 def test_objects_of_a_json_file_are_read(tmp_path: Path) -> None:
     rows = [{"query": f"q {n}", "passages": [{"text": f"t {n}", "score": 2}, {"text": f"u {n}", "score": 0}]} for n in range(30)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -39,7 +39,11 @@ ENTRY_TEXTS, ENTRY_VALUES = ("text", "passage", "document"), ("relevance", "scor
 def ranked_columns(
     table: pl.DataFrame, text: tuple[str, ...] | None, label: str | None, why: dict[str, str]
 ) -> tuple[tuple[str, ...], str | None]:
-    """(query,) and the column of its texts; or (query, text) and the column of the text's relevance."""
+    """(query,) and the column of its texts; or (query, text) and the column of the text's relevance.
+
+    Raises:
+        DataError: the only columns that are named like a relevance hold none, so that every text would count as relevant.
+    """
     lower = {name.lower(): name for name in reversed(table.columns)}
     free = {name: column for name, column in lower.items() if column not in (*(text or ()), label)}
 
@@ -57,14 +61,29 @@ def ranked_columns(
         return text, label or named(RELEVANCE_NAMES, "its name says that it is the relevance")
     if label is not None:
         return (query,), label
-    found = named(TEXT_NAMES, "its name says that it is what a query finds")
+    holding = [name for name in RELEVANCE_NAMES if name in free and _unreadable(table[free[name]]) <= MOST_UNREADABLE]
+    found = named([name for name in TEXT_NAMES if name not in holding], "its name says that it is what a query finds")
     if found is None:
         return (query,), None
-    numeric = next((free[n] for n in RELEVANCE_NAMES if n in free and _holds_relevance(table[free[n]])), None)
-    if numeric is not None:
-        why[numeric] = "its name and its numbers say that it is the relevance"
-        return (query, found), numeric
+    if holding:
+        why[free[holding[0]]] = "its name and its numbers say that it is the relevance"
+        return (query, found), free[holding[0]]
+    _refuse_unused([table[free[name]] for name in RELEVANCE_NAMES if name in free], found)
     return (query,), found
+
+
+def _refuse_unused(columns: Sequence[pl.Series], found: str) -> None:
+    """Nothing.
+
+    Raises:
+        DataError: a column that is named like a relevance has cells.
+    """
+    column = next((one for one in columns if one.null_count() < len(one)), None)
+    if column is None:
+        return
+    shown = f"cells of type {column.dtype}, most of which are none"
+    remedy = f"Correct them; or set data.label: {found}, which takes every text there as relevant."
+    raise DataError(Issue(f"column {column.name!r}", "must hold relevances as numbers, or as yes and no", shown, remedy))
 
 
 def speaks_of_ranking(columns: Sequence[str]) -> bool:
@@ -79,11 +98,12 @@ def negative_column(columns: Sequence[str], asked: str | None) -> str | None:
     return asked or next((lower[name] for name in NEGATIVE_NAMES if name in lower), None)
 
 
-def _holds_relevance(column: pl.Series) -> bool:
+def _unreadable(column: pl.Series) -> float:
+    """Share of the cells that are no relevance; 1 where there is none at all."""
     if column.dtype.is_nested() or column.dtype.is_temporal() or column.dtype == pl.Binary:
-        return False
+        return 1.0
     given = _relevances(column).drop_nulls()
-    return bool(len(given)) and not bool(given.is_nan().any())
+    return float(given.is_nan().mean()) if len(given) else 1.0  # type: ignore[arg-type]
 
 
 def read_relevant(
