@@ -227,6 +227,27 @@ def test_offsets_in_bytes_are_refused_with_the_remedy() -> None:
         marked(pl.Series("text", ["Grüße aus Köln"]), pl.Series("spans", [cell]))
 
 
+def in_bytes(text: str, word: str) -> list[str]:
+    start = len(text[: text.index(word)].encode())
+    return [json.dumps({"start": start, "end": start + len(word.encode()), "label": "x"})]
+
+
+def test_offsets_in_bytes_are_refused_without_quotes_too() -> None:
+    rows = ["Größe aus Bonn ist gut", "Für Köln wäre das zu klein", "Die Tür nach Ulm ist schön groß", "Bonn ist da"]
+    cells = [in_bytes(text, word) for text, word in zip(rows, ("Bonn", "Köln", "Ulm", "Bonn"), strict=True)]
+    assert json.loads(cells[0][0])["start"] == 12 and len("Größe aus Bonn ist gut") > 16
+    with pytest.raises(DataError, match="offsets in bytes"):
+        marked(pl.Series("text", rows), pl.Series("spans", cells))
+
+
+def test_offsets_of_parts_of_words_are_no_bytes() -> None:
+    rows = ["Größe aus Bonn ist gut", "Für Köln wäre das zu klein", "Die Tür nach Ulm ist schön groß", "Über Bonn"] * 5
+    for begin, end in ((0, 0), (1, 0), (0, -1), (2, 1)):
+        spans = [{"start": text.index(" ") + 1 + begin, "end": text.index(" ", 6) + end, "label": "x"} for text in rows[:3] * 5]
+        read = marked(pl.Series("text", rows[:3] * 5), pl.Series("spans", [[json.dumps(span)] for span in spans])).rows
+        assert read["problem"].null_count() == 15
+
+
 # ---- windows
 
 
