@@ -279,7 +279,7 @@ def _counts_bytes(rows: list[tuple[str, list[Span | None] | None]]) -> bool:
 
 def _cuts_words_but_in_bytes(rows: list[tuple[str, list[Span | None] | None]]) -> bool:
     """True when, of the spans that are elsewhere in bytes than in characters, most cut words in characters and hardly any does in bytes."""
-    cuts, speaking = [], 0
+    cuts, speaking = list[list[bool]](), 0
     for text, some in rows:
         raw, before = b"" if text.isascii() else text.encode(), len(cuts)
         for span in (one for one in some or [] if one and raw):
