@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ DATA = Data(train=("t",))
 
 def judged(table: pl.DataFrame, **options: Any) -> list[list[tuple[str, float]] | None]:
     columns = choose_columns(table, DATA.model_copy(update=options), "feature-extraction")
-    read = read_relevant(table, columns.text, str(columns.label), columns.negative)[str(columns.label)]
+    read = read_relevant(table, columns.text, str(columns.label), columns.negative, "data.train")[0][str(columns.label)]
     return [None if row is None else [(e["text"], e["relevance"]) for e in row] for row in read.to_list()]
 
 
@@ -47,6 +48,60 @@ def test_pairs_triplets_lists_and_ratings_are_read() -> None:
     assert judged(entries) == [[("b", 3.0), ("c", 0.0)]]
     assert judged(pl.DataFrame({"query": ["a"], "passages": ['[{"text": "b"}, "c"]']})) == [[("b", 1.0), ("c", 1.0)]]
     assert judged(pl.DataFrame({"user": ["likes tea"], "item": ["pot"]})) == [[("pot", 1.0)]]
+
+
+def test_a_relevance_that_some_cells_lack_is_still_the_relevance(tmp_path: Path) -> None:
+    rows = {"query": [f"q {n}" for n in range(40)] * 2, "document": [f"d {n}" for n in range(80)]}
+    table = pl.DataFrame({**rows, "relevance": ["1"] * 39 + ["?"] + ["0"] * 40})
+    table.write_csv(tmp_path / "t.csv")
+    spec = {"name": "x", "task": "feature-extraction", "data": {"train": str(tmp_path / "t.csv"), "near_duplicates": None}}
+    made = prepare(load_spec(spec))
+    assert dict(made.dropped["reason"].value_counts().iter_rows()) == {"no_number": 1, "no_relevant": 1}
+    relevant = [entry["text"] for row in made.train["label"] for entry in row if entry["relevance"] > 0]
+    assert relevant and all(int(text.split()[1]) < 39 for text in relevant)
+
+
+@pytest.mark.parametrize("cells", [["high", "low", "?"], [[1.0], [0.0], [1.0]], ["1", "bad", "worse"]])
+def test_a_relevance_that_cannot_be_read_is_refused(cells: list[Any]) -> None:
+    table = pl.DataFrame({"query": ["a", "b", "c"], "document": ["d", "e", "f"], "relevance": cells})
+    with pytest.raises(DataError, match=r"column 'relevance': must hold relevances.*data.label: document"):
+        judged(table)
+    assert judged(table, label="document") == [[("d", 1.0)], [("e", 1.0)], [("f", 1.0)]]
+    empty = table.with_columns(relevance=pl.Series([None] * 3, dtype=pl.String))
+    assert judged(empty) == [[("d", 1.0)], [("e", 1.0)], [("f", 1.0)]]
+
+
+def test_a_column_of_numbers_is_no_text_for_its_name() -> None:
+    assert judged(pl.DataFrame({"query": ["a", "b"], "text": ["c", "d"], "relevant": [1, 0]})) == [[("c", 1.0)], [("d", 0.0)]]
+
+
+def test_objects_of_a_json_file_are_read(tmp_path: Path) -> None:
+    rows = [{"query": f"q {n}", "passages": [{"text": f"t {n}", "score": 2}, {"text": f"u {n}", "score": 0}]} for n in range(30)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = prepare(load_spec({"name": "x", "task": "feature-extraction", "data": {"train": str(tmp_path / "t.jsonl")}}))
+    assert {entry["text"][0] for row in made.train["label"] for entry in row} == {"t", "u"}
+
+
+def test_judgements_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    passages: list[Any] = [["a", None, "b"], ["c"], [{"body": "d"}, "e"]]
+    rows = [{"query": f"q {n}", "passages": passages[n % 3], "negatives": '["w"]'} for n in range(30)]
+    rows[0]["negatives"], rows[1]["negatives"], rows[2]["negatives"] = "[" * 100_000, "", '[{"label": 3}]'
+    table = pl.DataFrame({name: [json.dumps(row[name]) if name == "passages" else row[name] for row in rows] for name in rows[0]})
+    table.write_csv(tmp_path / "t.csv")
+    spec = {
+        "name": "x",
+        "task": "feature-extraction",
+        "data": {"train": str(tmp_path / "t.csv"), "near_duplicates": None, "contexts": "apart"},
+    }
+    said = [str(issue) for issue in prepare(load_spec(spec)).issues]
+    assert any("21 entries that are neither: left out" in line for line in said)
+    assert any("negatives should hold texts that are not relevant" in line and "1 cells that cannot be read" in line for line in said)
+
+
+def test_a_table_may_lack_the_texts_that_are_not_relevant() -> None:
+    table = pl.DataFrame({"query": ["a"], "passage": ["b"]})
+    read, told = read_relevant(table, ("query",), "passage", "negative", "data.validation")
+    assert read["passage"].to_list() == [[{"text": "b", "relevance": 1.0}]] and not told
 
 
 def test_columns_that_the_spec_names_are_taken() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 from pathlib import Path
@@ -32,6 +31,7 @@ from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.base import NOTHING
 from tunesmith.tasks.make import metric_names
 from tunesmith.tasks.text_regression import Scale, TextRegression
+from tunesmith.train.head import for_the_loss
 
 
 def table(rows: int = 320, unit: float = 1000.0) -> pl.DataFrame:
@@ -165,10 +165,10 @@ def test_plan_and_init_know_numbers(tmp_path: Path, tiny_bert: Path) -> None:
 
 def test_cells_that_are_no_numbers_are_counted_and_dropped(tmp_path: Path, tiny_bert: Path) -> None:
     rows = table(100).with_columns(pl.col("score").cast(pl.String))
-    bad = ["nan", "inf", "-inf", "three", "1,5", "", None, "1e400"]
+    bad = ["nan", "inf", "-inf", "three", "1,5", "", None, "1e400", "1e39", "-4e38"]
     rows = rows.with_columns(pl.Series("score", [*bad, *rows["score"].to_list()[len(bad) :]]))
     finished = run(tmp_path, tiny_bert, rows=rows, train={"epochs": 1}, evaluate={"baselines": []})
-    assert finished.findings["data/dropped/no_number"].value == 6 and finished.findings["data/dropped/empty_label"].value == 2
+    assert finished.findings["data/dropped/no_number"].value == 8 and finished.findings["data/dropped/empty_label"].value == 2
 
 
 @pytest.mark.parametrize(("column", "expected"), [
@@ -196,7 +196,12 @@ def test_an_unknown_task_is_refused_with_the_known_ones(tmp_path: Path, tiny_ber
         tunesmith.load_spec(spec_of(tmp_path, tiny_bert, task="text-regresion"))
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=6), st.floats().map(str), st.integers().map(str)), max_size=30))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text(max_size=6), st.floats().map(str), st.sampled_from(["1e39", "-1e300"]), st.integers().map(str)),
+        max_size=30,
+    )
+)
 @settings(max_examples=100, deadline=None)
 def test_any_cell_is_a_finite_number_or_said_to_be_none(cells: list[str | None]) -> None:
     read = numbers(pl.Series("x", cells, dtype=pl.String)).to_list()
@@ -204,7 +209,7 @@ def test_any_cell_is_a_finite_number_or_said_to_be_none(cells: list[str | None])
         if cell is None or re.fullmatch(r"[\s\x00-\x1f\x7f-\x9f]*", cell):
             assert value is None
         else:
-            assert value is not None and not math.isinf(value)
+            assert value is not None and not np.isinf(np.float32(value))
 
 
 def test_equal_numbers_are_spread_together() -> None:
@@ -229,6 +234,19 @@ def test_the_loss_is_in_units_of_the_spread() -> None:
     total, count = task.loss(outputs, {"labels": torch.tensor([110.0, 100.0])})
     assert (float(total), float(count)) == (1.0, 2.0)
     assert task.decode(outputs.logits, NOTHING)["predicted"].to_list() == [110.0, 80.0]  # type: ignore[attr-defined]
+
+
+def test_large_numbers_keep_their_digits_in_the_loss() -> None:
+    seconds = [1_700_000_000.0 + step for step in range(64)]
+    rows = pl.DataFrame({"text": ["a"] * 64, "label": seconds})
+    targets = TextRegression().targets(rows)
+    task = TextRegression(scale=Scale(float(targets.mean()), float(targets.std())))
+    batch = task.collate(task.encode(rows, tiny.tokenizer(), 8).rows)
+    wanted = (np.arange(64) - 31.5) / np.arange(64).std()
+    for labels in (batch["labels"], for_the_loss([{"labels": target} for target in targets])["labels"]):
+        outputs = type("Outputs", (), {"logits": torch.tensor(wanted, dtype=torch.float32)[:, None]})
+        total, _ = task.loss(outputs, {"labels": labels})
+        assert total.dtype == torch.float32 and float(total) < 1e-8
 
 
 # ---- numbers that are probably wrong

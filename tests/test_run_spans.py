@@ -221,11 +221,31 @@ def test_a_bad_span_drops_its_row_with_the_reason(text: str, span: dict[str, Any
 
 
 def test_offsets_in_bytes_are_refused_with_the_remedy() -> None:
-    cell = [json.dumps({"start": 9, "end": 13, "label": "x", "text": "Köln"[:4]})]
     start = len("Grüße aus ".encode())
     cell = [json.dumps({"start": start, "end": start + 5, "label": "x", "text": "Köln"})]
     with pytest.raises(DataError, match="offsets in bytes"):
         marked(pl.Series("text", ["Grüße aus Köln"]), pl.Series("spans", [cell]))
+
+
+def in_bytes(text: str, word: str) -> list[str]:
+    start = len(text[: text.index(word)].encode())
+    return [json.dumps({"start": start, "end": start + len(word.encode()), "label": "x"})]
+
+
+def test_offsets_in_bytes_are_refused_without_quotes_too() -> None:
+    rows = ["Größe aus Bonn ist gut", "Für Köln wäre das zu klein", "Die Tür nach Ulm ist schön groß", "Bonn ist da"]
+    cells = [in_bytes(text, word) for text, word in zip(rows, ("Bonn", "Köln", "Ulm", "Bonn"), strict=True)]
+    assert json.loads(cells[0][0])["start"] == 12 and len("Größe aus Bonn ist gut") > 16
+    with pytest.raises(DataError, match="offsets in bytes"):
+        marked(pl.Series("text", rows), pl.Series("spans", cells))
+
+
+def test_offsets_of_parts_of_words_are_no_bytes() -> None:
+    rows = ["Größe aus Bonn ist gut", "Für Köln wäre das zu klein", "Die Tür nach Ulm ist schön groß", "Über Bonn"] * 5
+    for begin, end in ((0, 0), (1, 0), (0, -1), (2, 1)):
+        spans = [{"start": text.index(" ") + 1 + begin, "end": text.index(" ", 6) + end, "label": "x"} for text in rows[:3] * 5]
+        read = marked(pl.Series("text", rows[:3] * 5), pl.Series("spans", [[json.dumps(span)] for span in spans])).rows
+        assert read["problem"].null_count() == 15
 
 
 # ---- windows
@@ -301,6 +321,21 @@ def test_the_dictionary_finds_the_longest_span_again() -> None:
     assert [(s["text"], s["label"]) for s in spans] == [("York", "person"), ("New York", "place")]
 
 
+def test_one_long_span_leaves_the_dictionary_quick() -> None:
+    long = " ".join(f"w{number}" for number in range(300))
+    train = pl.DataFrame({"id": ["a", "b"], "text": [long, "Bonn"], "label": pl.Series([[span(0, len(long))], [span(0, 4)]], dtype=SPANS)})
+    known = learned(train)
+    assert dict(known.lengths) == {"w0": (300,), "Bonn": (1,)}
+    text = "Bonn w1 " * 50_000 + long
+    rows = pl.DataFrame({"id": ["c"], "text": [text], "label": pl.Series([[]], dtype=SPANS)})
+    said = found(known, rows)["predicted"][0].to_list()
+    assert len(said) == 50_001 and said[-1]["text"] == long
+
+
+def span(start: int, end: int, label: str = "x") -> dict[str, Any]:
+    return {"start": start, "end": end, "label": label}
+
+
 # ---- runs
 
 
@@ -343,6 +378,23 @@ def test_predictions_come_back_as_columns_lines_and_objects(done: tunesmith.Run,
     text = "please refund\u00a0the invoice"
     (one,) = tunesmith.load(done.path).predict([text])
     assert one.label == tuple(s["label"] for s in one.spans) and all(text[s["start"] : s["end"]] == s["text"] for s in one.spans)
+
+
+def test_spans_of_parts_of_words_are_counted(tmp_path: Path, tiny_bert: Path, offsets: tunesmith.Run) -> None:
+    records = texts(60)
+    for number in range(0, 60, 5):
+        records[number]["entities"][0]["start_offset"] += 1
+    made = run(tmp_path, tiny_bert, records, train={"epochs": 1}, evaluate={"baselines": []})
+    counts = [made.findings[f"data/widened_spans/{split}"] for split in ("train", "validation", "test")]
+    assert sum(int(count.value) for count in counts) == 12 and sum(count.n or 0 for count in counts) == 120
+    assert offsets.findings["data/widened_spans/train"].value == 0
+
+
+def test_a_span_in_a_word_that_another_took_is_counted_too() -> None:
+    spans = [[{"start": 0, "end": 3, "label": "x"}, {"start": 3, "end": 7, "label": "x"}], [{"start": 2, "end": 7, "label": "x"}]]
+    table = pl.DataFrame({"text": ["invoice", "unhappy invoice"], "label": pl.Series([*spans], dtype=SPANS)})
+    task = TokenClassification(["x"])
+    assert task.widened_spans(table, task.encode(table, WORDS, 16)) == 3
 
 
 def test_the_store_changes_no_loss(tmp_path: Path, tiny_bert: Path) -> None:

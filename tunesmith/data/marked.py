@@ -6,7 +6,6 @@ keep the tokens beside it.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import polars as pl
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.cells import json_value
 from tunesmith.data.tags import runs_of, scheme_of
 
 Span = dict[str, Any]
@@ -39,6 +39,8 @@ DROPPED = re.compile("[\u200b\u2060\ufeff\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u
 LOST = "\ufffd"
 """What stands for a token of which cleaning leaves nothing."""
 MOST_BAD = 0.5
+FEWEST_BYTES, HARDLY_ANY = 3, 0.05
+"""Rows that must speak for offsets in bytes by the words that they cut otherwise, and the share of their spans that may speak against."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _cell(cell: Any) -> list[Any] | None:
         return None
     if isinstance(cell, str):
         try:
-            cell = json.loads(cell)
+            cell = json_value(cell)
         except ValueError:
             return [None]
     return cell if isinstance(cell, list) else [cell]
@@ -220,7 +222,7 @@ def _span(one: Any) -> Span | None:
     """A span of any of the known forms; None for anything else."""
     if isinstance(one, str):
         try:
-            one = json.loads(one)
+            one = json_value(one)
         except ValueError:
             return None
     if isinstance(one, list) and len(one) == 3:
@@ -267,11 +269,42 @@ def _cuts(text: str, place: int) -> bool:
 
 
 def _counts_bytes(rows: list[tuple[str, list[Span | None] | None]]) -> bool:
-    """True when all spans are sound as offsets in UTF-8, and as characters some hold another text than they say, or several end outside."""
+    """True when all spans are sound as offsets in UTF-8, and as characters some hold another text than they say, or several end outside;
+    or when spans end with words only so."""
     spans = [(text, span) for text, some in rows for span in some or [] if span]
     other = any(s["quote"] and text[s["start"] : s["end"]] != s["quote"] for text, s in spans)
     outside = sum(any(s and s["end"] > len(text) for s in some or []) for text, some in rows)
-    return (other or outside > 1) and all(_fits_bytes(text, some) for text, some in rows)
+    return ((other or outside > 1) and all(_fits_bytes(text, some) for text, some in rows)) or _cuts_words_but_in_bytes(rows)
+
+
+def _cuts_words_but_in_bytes(rows: list[tuple[str, list[Span | None] | None]]) -> bool:
+    """True when, of the spans that are elsewhere in bytes than in characters, most cut words in characters and hardly any does in bytes."""
+    cuts, speaking = list[list[bool]](), 0
+    for text, some in rows:
+        raw, before = b"" if text.isascii() else text.encode(), len(cuts)
+        for span in (one for one in some or [] if one and raw):
+            places = [span["start"], span["end"]]
+            there = [_character(raw, place) for place in places]
+            if there != places:
+                cuts.append([any(_cuts_word(text, place) for place in read) for read in (places, there)])
+        speaking += len(cuts) > before
+    characters, bytes_ = sum(cut[0] for cut in cuts), sum(cut[1] for cut in cuts)
+    return speaking >= FEWEST_BYTES and 2 * characters > len(cuts) and bytes_ <= HARDLY_ANY * len(cuts)
+
+
+def _character(raw: bytes, place: int) -> int | None:
+    """The number of characters before a byte; None inside a character or outside the text."""
+    try:
+        return len(raw[:place].decode()) if 0 <= place <= len(raw) else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _cuts_word(text: str, place: int | None) -> bool:
+    """True when a boundary is inside a word, or nowhere."""
+    if place is None or not 0 <= place <= len(text):
+        return True
+    return text[place - 1 : place].isalnum() and text[place : place + 1].isalnum()
 
 
 def _fits_bytes(text: str, spans: list[Span | None] | None) -> bool:

@@ -8,11 +8,13 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
 
 MOST_UNREADABLE = 0.5
+FLOAT32_MAX = 3.4028234663852886e38
+"""The largest number that a network can be asked for: beyond it, float32 is infinite."""
 QUANTILES = {"min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "max": 1.0}
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Each cell as a float64: null where it is empty, NaN where it is no finite number (text, "nan", infinite).
+    """Each cell as a float64: null where it is empty, NaN where it is no finite number (text, "nan", infinite, beyond FLOAT32_MAX).
 
     Raises:
         DataError: the column holds lists, structures or dates.
@@ -27,7 +29,7 @@ def numbers(cells: pl.Series) -> pl.Series:
         read = read.set(read.is_null() & text.is_not_null(), float("nan"))
     else:
         read = cells.cast(pl.Float64)
-    return read.set(read.is_infinite(), float("nan"))
+    return read.set(read.abs() > FLOAT32_MAX, float("nan"))
 
 
 def check_numbers(label: pl.Series) -> list[Issue]:

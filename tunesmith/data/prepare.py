@@ -198,7 +198,8 @@ def _plain(loaded: dict[str, Loaded], spec: Spec) -> tuple[Columns, dict[str, pl
         tables[name], more = read_answers(tables[name], (columns.text[1], str(columns.label)), data.answer_start, f"data.{name}")
         told += more
     for name in tables if columns.kind == "relevant" else ():
-        tables[name] = read_relevant(tables[name], columns.text, str(columns.label), columns.negative)
+        tables[name], more = read_relevant(tables[name], columns.text, str(columns.label), columns.negative, f"data.{name}")
+        told += more
     for name in tables if columns.kind == "spans" else ():
         tables[name], warned = read_spans(tables[name], (columns.text[0], str(columns.label)), columns.why)
         told += warned

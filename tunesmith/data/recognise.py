@@ -69,7 +69,7 @@ def _ranked_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
         return None
     try:
         columns = choose_columns(table, hints, "feature-extraction")
-        read = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative)
+        read, _ = read_relevant(table.head(SAMPLE_ROWS), columns.text, str(columns.label), columns.negative, "data.train")
     except DataError:
         return None
     return None if check_relevant(read[str(columns.label)]) else columns
@@ -77,7 +77,7 @@ def _ranked_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
 
 def _written_columns(table: pl.DataFrame, hints: Data) -> Columns | None:
     """Source and target where the names speak of them and most targets differ, as classes do not; else None."""
-    pair = pair_of([name for name, kind in table.schema.items() if kind == pl.String])
+    pair = pair_of(table.select(name for name, kind in table.schema.items() if kind == pl.String))
     named = {*(hints.text or ()), *([hints.label] if isinstance(hints.label, str) else [])}
     if pair is None or not named <= {*pair[:2]}:
         return None

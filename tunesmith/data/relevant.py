@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from scipy.sparse.csgraph import connected_components
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
-from tunesmith.data.numbers import numbers
+from tunesmith.data.cells import json_value
+from tunesmith.data.numbers import FLOAT32_MAX, numbers
 
 RELEVANT = pl.List(pl.Struct({"text": pl.String, "relevance": pl.Float64}))
 QUERY_NAMES = ("query", "anchor", "question", "user", "search", "search_term", "sentence1", "text1", "premise")
@@ -37,7 +39,11 @@ ENTRY_TEXTS, ENTRY_VALUES = ("text", "passage", "document"), ("relevance", "scor
 def ranked_columns(
     table: pl.DataFrame, text: tuple[str, ...] | None, label: str | None, why: dict[str, str]
 ) -> tuple[tuple[str, ...], str | None]:
-    """(query,) and the column of its texts; or (query, text) and the column of the text's relevance."""
+    """(query,) and the column of its texts; or (query, text) and the column of the text's relevance.
+
+    Raises:
+        DataError: the only columns that are named like a relevance hold none, so that every text would count as relevant.
+    """
     lower = {name.lower(): name for name in reversed(table.columns)}
     free = {name: column for name, column in lower.items() if column not in (*(text or ()), label)}
 
@@ -55,14 +61,29 @@ def ranked_columns(
         return text, label or named(RELEVANCE_NAMES, "its name says that it is the relevance")
     if label is not None:
         return (query,), label
-    found = named(TEXT_NAMES, "its name says that it is what a query finds")
+    holding = [name for name in RELEVANCE_NAMES if name in free and _unreadable(table[free[name]]) <= MOST_UNREADABLE]
+    found = named([name for name in TEXT_NAMES if name not in holding], "its name says that it is what a query finds")
     if found is None:
         return (query,), None
-    numeric = next((free[n] for n in RELEVANCE_NAMES if n in free and _holds_relevance(table[free[n]])), None)
-    if numeric is not None:
-        why[numeric] = "its name and its numbers say that it is the relevance"
-        return (query, found), numeric
+    if holding:
+        why[free[holding[0]]] = "its name and its numbers say that it is the relevance"
+        return (query, found), free[holding[0]]
+    _refuse_unused([table[free[name]] for name in RELEVANCE_NAMES if name in free], found)
     return (query,), found
+
+
+def _refuse_unused(columns: Sequence[pl.Series], found: str) -> None:
+    """Nothing.
+
+    Raises:
+        DataError: a column that is named like a relevance has cells.
+    """
+    column = next((one for one in columns if one.null_count() < len(one)), None)
+    if column is None:
+        return
+    shown = f"cells of type {column.dtype}, most of which are none"
+    remedy = f"Correct them; or set data.label: {found}, which takes every text there as relevant."
+    raise DataError(Issue(f"column {column.name!r}", "must hold relevances as numbers, or as yes and no", shown, remedy))
 
 
 def speaks_of_ranking(columns: Sequence[str]) -> bool:
@@ -77,29 +98,53 @@ def negative_column(columns: Sequence[str], asked: str | None) -> str | None:
     return asked or next((lower[name] for name in NEGATIVE_NAMES if name in lower), None)
 
 
-def _holds_relevance(column: pl.Series) -> bool:
+def _unreadable(column: pl.Series) -> float:
+    """Share of the cells that are no relevance; 1 where there is none at all."""
     if column.dtype.is_nested() or column.dtype.is_temporal() or column.dtype == pl.Binary:
-        return False
+        return 1.0
     given = _relevances(column).drop_nulls()
-    return bool(len(given)) and not bool(given.is_nan().any())
+    return float(given.is_nan().mean()) if len(given) else 1.0  # type: ignore[arg-type]
 
 
-def read_relevant(table: pl.DataFrame, text: tuple[str, ...], label: str, negative: str | None) -> pl.DataFrame:
-    """The table with its label as RELEVANT; null where a cell cannot be read. A relevance that is no number is NaN.
+def read_relevant(
+    table: pl.DataFrame, text: tuple[str, ...], label: str, negative: str | None, where: str
+) -> tuple[pl.DataFrame, list[Issue]]:
+    """The table with its label as RELEVANT, and what was left out; null where a cell cannot be read. A relevance that is no number is NaN.
 
     Cells of texts are texts, lists of them, lists of objects with text (or passage) and relevance (or score), or JSON of these.
+
+    Args:
+        table: the rows.
+        text: column of the query, and of the text where the label is its relevance.
+        label: column of the texts or of the relevance.
+        negative: column of texts that are not relevant, where there is one; a table may lack it.
+        where: which table this is, for the issues.
     """
+    lost, unread = Counter[str](), Counter[str]()
     if len(text) > 1:
         relevance = _relevances(table[label]).to_list()
         judged: list[Any] = [None if value is None or cell is None else [(str(cell), value)]
                              for cell, value in zip(table[text[1]].cast(pl.String).to_list(), relevance, strict=True)]  # fmt: skip
     else:
-        judged = [_entries(cell, 1.0) for cell in table[label].to_list()]
-    if negative is not None:
-        wrong = [_entries(cell, 0.0) or [] for cell in table[negative].to_list()]
+        judged = [_entries(cell, 1.0, lost) for cell in table[label].to_list()]
+    if negative in table.columns:
+        wrong = [_entries(cell, 0.0, unread) or [] for cell in table[str(negative)].to_list()]
         judged = [None if row is None else [*row, *others] for row, others in zip(judged, wrong, strict=True)]
     rows = [None if row is None else [{"text": one, "relevance": value} for one, value in row] for row in judged]
-    return table.with_columns(pl.Series(label, rows, RELEVANT))
+    return table.with_columns(pl.Series(label, rows, RELEVANT)), _told(
+        lost["entries"] + unread["entries"], unread["cells"], negative, where
+    )
+
+
+def _told(entries: int, cells: int, negative: str | None, where: str) -> list[Issue]:
+    issues = []
+    if entries:
+        found = f"{entries} entries that are neither: left out"
+        issues.append(Issue(where, "lists of judged texts should hold texts, or objects with a text", found, fatal=False))
+    if cells:
+        found = f"{cells} cells that cannot be read: taken as empty"
+        issues.append(Issue(where, f"{negative} should hold texts that are not relevant", found, fatal=False))
+    return issues
 
 
 def _relevances(column: pl.Series) -> pl.Series:
@@ -112,32 +157,53 @@ def _relevances(column: pl.Series) -> pl.Series:
     return numbers(column)
 
 
-def _entries(cell: object, value: float) -> list[tuple[str, float]] | None:
-    """Texts of a cell, each with its relevance; None where it holds none."""
+def _entries(cell: object, value: float, lost: Counter[str]) -> list[tuple[str, float]] | None:
+    """Texts of a cell, each with its relevance; None where it holds none. Counts the cells and entries that cannot be read."""
     if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
         try:
-            cell = json.loads(cell)
-        except (json.JSONDecodeError, RecursionError):
+            cell = json_value(cell)
+        except json.JSONDecodeError:
             return [(str(cell), value)]
+        except ValueError:
+            lost["cells"] += 1
+            return None
     if isinstance(cell, str):
         return [(cell, value)] if cell.strip() else None
     entries = [cell] if isinstance(cell, Mapping) else cell
     if not isinstance(entries, list):
+        lost["cells"] += cell is not None
         return None
     read = [found for entry in entries if (found := _entry(entry, value)) is not None]
+    lost["entries"] += len(entries) - len(read)
     return read or None
 
 
 def _entry(entry: object, value: float) -> tuple[str, float] | None:
     if isinstance(entry, str):
-        return entry, value
+        given = _object(entry)
+        if not isinstance(given, Mapping):
+            return None if given is None else (entry, value)
+        entry = given
     if not isinstance(entry, Mapping):
         return None
     text = next((entry[name] for name in ENTRY_TEXTS if isinstance(entry.get(name), str)), None)
     given = next((entry[name] for name in ENTRY_VALUES if entry.get(name) is not None), value)
     if text is None:
         return None
-    return text, float(given) if isinstance(given, (int, float)) else float("nan")
+    return text, float(given) if isinstance(given, (int, float)) and abs(given) <= FLOAT32_MAX else float("nan")
+
+
+def _object(entry: str) -> object:
+    """A JSON object with a text that stands in a text, as the readers of tables leave it; None for one that no table can hold."""
+    if entry[:1] != "{":
+        return entry
+    try:
+        value = json_value(entry)
+    except json.JSONDecodeError:
+        return entry
+    except ValueError:
+        return None
+    return value if isinstance(value, Mapping) and any(isinstance(value.get(name), str) for name in ENTRY_TEXTS) else entry
 
 
 def check_relevant(label: pl.Series) -> list[Issue]:

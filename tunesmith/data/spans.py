@@ -12,6 +12,7 @@ import polars as pl
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.cells import json_value
 from tunesmith.data.sources.quotes import located
 
 ANSWERS = pl.List(pl.Struct({"text": pl.String, "start": pl.Int64}))
@@ -109,9 +110,11 @@ def _given(cell: object, start: object, text: bool) -> list[Given] | None:
     """Pairs of text and start; None where the cell is none of the forms."""
     if text and isinstance(cell, str) and cell.strip()[:1] in ("[", "{"):
         try:
-            return _pairs(json.loads(cell))
-        except (json.JSONDecodeError, RecursionError):
+            return _pairs(json_value(cell))
+        except json.JSONDecodeError:
             return [(cell, start)]
+        except ValueError:
+            return None
     if text:
         return [(str(cell), start)] if cell and str(cell).strip() else []
     return _pairs(cell)
@@ -139,8 +142,8 @@ def _object(value: object) -> object:
     """A JSON object that stands in a text, as the readers of tables leave it; anything else as it is."""
     if isinstance(value, str) and value[:1] == "{" and '"text"' in value:
         try:
-            return json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+            return json_value(value)
+        except ValueError:
             return value
     return value
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import polars as pl
 
 from tunesmith.core.errors import DataError
@@ -21,6 +19,9 @@ LANGUAGES = (
     "ar", "bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi", "hr", "hu", "id", "it", "ja", "ko", "lt",
     "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sr", "sv", "sw", "th", "tr", "uk", "vi", "zh",
 )  # fmt: skip
+OTHER_WORDS = ("id", "no")
+"""Codes that are also names for the number of a row: they are languages where their cells are texts."""
+FEWEST_SPACES, HEAD_ROWS = 1.0, 1000
 LENGTHS = {"min": 0.0, "p50": 0.5, "p99": 0.99, "max": 1.0}
 
 
@@ -29,7 +30,7 @@ def source_and_target(
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of source and target: those that the spec names, else by their names, else the two columns of text that there are."""
     strings = [name for name, kind in table.schema.items() if kind == pl.String or name in (*(text or ()), label)]
-    named = pair_of([name for name in table.columns if name in strings or table.schema[name].is_nested()])
+    named = pair_of(table.select(name for name in table.columns if name in strings or table.schema[name].is_nested()))
     found = named if named is not None else (*strings, "the only two columns of text, the first one taken as the source")
     if len(found) == 3:
         source, target, reason = found
@@ -41,19 +42,28 @@ def source_and_target(
     return text or (), label
 
 
-def pair_of(columns: Sequence[str]) -> tuple[str, str, str] | None:
-    """(source, target, why) by the names of the columns; None where they do not speak of such a pair.
+def pair_of(table: pl.DataFrame) -> tuple[str, str, str] | None:
+    """(source, target, why) by the names of columns that may hold texts; None where they do not speak of such a pair.
 
     Two language codes are a translation from the one that comes first in the table.
     """
-    lower = {name.lower(): name for name in reversed(columns)}
+    lower = {name.lower(): name for name in reversed(table.columns)}
     for source, target in PAIRS:
         if source in lower and target in lower:
             return lower[source], lower[target], "the names are those of a text and what is written for it"
-    codes = [name for name in columns if name.lower() in LANGUAGES]
+    codes = [name for name in table.columns if _is_language(table[name])]
     if len(codes) == 2:
         return codes[0], codes[1], "the names are those of two languages, the first one taken as the source"
     return None
+
+
+def _is_language(column: pl.Series) -> bool:
+    """True where the name is a language code, and no other word, unless the cells have several words on average."""
+    name = column.name.lower()
+    if name not in OTHER_WORDS:
+        return name in LANGUAGES
+    head = column.drop_nulls().head(HEAD_ROWS)
+    return column.dtype == pl.String and float(head.str.strip_chars().str.count_matches(r"\s+").mean() or 0) >= FEWEST_SPACES  # type: ignore[arg-type]
 
 
 def task_of(source: str, target: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,35 +14,37 @@ from tunesmith.data.marked import TOKENS, token_places
 
 WORD = re.compile(r"\w+|[^\w\s]")
 Place = tuple[int, int]
+Key = tuple[str, ...]
+Lengths = Mapping[str, tuple[int, ...]]
+"""The numbers of words of the sequences that begin with a word, the largest first."""
 
 
 @dataclass(frozen=True)
 class Dictionary:
     """The type that each sequence of words has most often in training rows, and its share there."""
 
-    entries: Mapping[tuple[str, ...], tuple[str, float]]
-    longest: int
+    entries: Mapping[Key, tuple[str, float]]
+    lengths: Lengths
 
 
 def learned(train: pl.DataFrame) -> Dictionary:
     """The spans of the training rows. A sequence of words stands in it when it is a span in at least half of its places."""
-    types: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    types: defaultdict[Key, Counter[str]] = defaultdict(Counter)
     rows = list(_rows(train))
     for text, places, spans in rows:
         for span in spans:
             words = tuple(text[a:b] for a, b in places if a < span["end"] and b > span["start"])
             types[words][span["label"]] += 1
-    longest = max(map(len, types), default=0)
-    seen: Counter[tuple[str, ...]] = Counter()
+    lengths, seen = _lengths(types), Counter[Key]()
     for text, places, _ in rows:
         row = [text[a:b] for a, b in places]
-        seen.update(key for start in range(len(row)) for key in _keys(row, start, longest) if key in types)
+        seen.update(key for start in range(len(row)) for key in _keys(row, start, lengths) if key in types)
     entries = {}
     for key, counts in types.items():
         name, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
         if key and 2 * counts.total() >= seen[key]:
             entries[key] = name, count / max(seen[key], counts.total())
-    return Dictionary(entries, longest)
+    return Dictionary(entries, _lengths(entries))
 
 
 def found(dictionary: Dictionary, rows: pl.DataFrame) -> pl.DataFrame:
@@ -51,7 +53,7 @@ def found(dictionary: Dictionary, rows: pl.DataFrame) -> pl.DataFrame:
     for text, places, _ in _rows(rows):
         words, spans, start = [text[a:b] for a, b in places], [], 0
         while start < len(words):
-            key = next((key for key in _keys(words, start, dictionary.longest) if key in dictionary.entries), None)
+            key = next((key for key in _keys(words, start, dictionary.lengths) if key in dictionary.entries), None)
             if key:
                 name, share = dictionary.entries[key]
                 a, b = places[start][0], places[start + len(key) - 1][1]
@@ -63,10 +65,19 @@ def found(dictionary: Dictionary, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select("id", "label").with_columns(made, margin=pl.lit(1.0, pl.Float32))
 
 
-def _keys(words: list[str], start: int, longest: int) -> Iterator[tuple[str, ...]]:
-    """The sequences of words that begin here, the longest first."""
-    for end in range(min(len(words), start + longest), start, -1):
-        yield tuple(words[start:end])
+def _lengths(keys: Iterable[Key]) -> Lengths:
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for key in keys:
+        if key:
+            found[key[0]].add(len(key))
+    return {word: tuple(sorted(lengths, reverse=True)) for word, lengths in found.items()}
+
+
+def _keys(words: list[str], start: int, lengths: Lengths) -> Iterator[Key]:
+    """The sequences of words that begin here and are as long as one that does in the dictionary, the longest first."""
+    for length in lengths.get(words[start], ()):
+        if start + length <= len(words):
+            yield tuple(words[start : start + length])
 
 
 def _rows(rows: pl.DataFrame) -> Iterator[tuple[str, list[Place], list[dict[str, Any]]]]:

@@ -20,6 +20,7 @@ from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task
 from tunesmith.tasks.masking import IGNORED
+from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.tasks.windows import WINDOW
 from tunesmith.train.precision import measure_rates
 
@@ -59,6 +60,8 @@ def resolve(context: Context, stage: StageWriter) -> None:
         )
     if context.given.kind == "masked":
         stage.find(*(finding for split in SPLITS for finding in _windows(context, split)))
+    if isinstance(context.task, TokenClassification):
+        stage.find(*(_widened(context, context.task, split) for split in SPLITS))
     for split in SPLITS if context.given.kind == "text" else ():
         encoding = context.encoding(split)
         claim = f"Targets of the {split} split that are longer than an answer may be, and were cut"
@@ -81,3 +84,11 @@ def _windows(context: Context, split: str) -> list[Finding]:
         ),
         Finding(f"data/unmaskable/{split}", nothing, len(rows) - len(asked), "rows", len(rows), source="measured"),
     ]
+
+
+def _widened(context: Context, task: TokenClassification, split: str) -> Finding:
+    """How many spans of a split are trained on with other words than they were labelled with; no answer can be right about them."""
+    rows = context.table(split)
+    claim = f"Labelled spans of the {split} split that hold a part of a word, and so are learned wider, or not at all"
+    count = task.widened_spans(rows, context.encoding(split))
+    return Finding(f"data/widened_spans/{split}", claim, count, "spans", int(rows["label"].list.len().sum()), source="measured")

@@ -64,7 +64,7 @@ class TextRegression(Task):
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         batch = collate_texts(rows)
         if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([float(row["labels"]) for row in rows])
+            batch["labels"] = torch.tensor([float(row["labels"]) for row in rows], dtype=torch.float64)
         return batch
 
     @property
@@ -78,13 +78,16 @@ class TextRegression(Task):
         return {"num_labels": 1, "problem_type": "regression", "id2label": {0: "number"}, "label2id": {"number": 0}}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        wanted_B = self.wanted(batch["labels"])
+        wanted_B = self.wanted(batch["labels"]).float()
         each_B = (outputs.logits.float().squeeze(-1) - wanted_B) ** 2
         weights_B = batch.get("weights", torch.ones_like(each_B))
         return (each_B * weights_B).sum(), weights_B.sum()
 
     def wanted(self, numbers: Any) -> Any:
-        """What the network is asked for in the place of numbers: the same in the unit of its output."""
+        """What the network is asked for in the place of numbers: the same in the unit of its output.
+
+        Numbers are float64 here: in float32, moments in seconds are two minutes apart, and their mean takes the rest.
+        """
         return (numbers - self.scale.mean) / self.scale.deviation
 
     def scores(self, answers: Tensor, encoding: Encoding) -> np.ndarray:
@@ -95,7 +98,7 @@ class TextRegression(Task):
         return pl.DataFrame({"predicted": pl.Series(self.scores(answers, encoding), dtype=pl.Float64)})
 
     def targets(self, rows: pl.DataFrame) -> np.ndarray:
-        return rows["label"].to_numpy().astype(np.float32)
+        return rows["label"].to_numpy().astype(np.float64)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -151,6 +151,11 @@ class TokenClassification(Task):
         targets[:] = rows["label"].to_list()
         return targets
 
+    def widened_spans(self, rows: pl.DataFrame, encoding: Encoding) -> int:
+        """How many labelled spans do not begin and end with words, so that the tags of the words say others."""
+        places = {row[WINDOW].row: row[WINDOW].places for row in encoding.rows}
+        return sum(len(_parted(places.get(number, []), spans)) for number, spans in enumerate(rows["label"].to_list()))
+
     @property
     def metrics(self) -> tuple[str, ...]:
         return SPAN_METRICS
@@ -191,6 +196,12 @@ def word_tags(places: Sequence[Word], spans: Sequence[Mapping[str, Any]]) -> lis
     return tags_of(runs, len(places))
 
 
+def _parted(places: Sequence[Word], spans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The spans that the tags of words do not say as they are."""
+    said = {(places[first][0], places[end - 1][1], name) for first, end, name in runs_of(word_tags(places, spans))[0]}
+    return [span for span in spans if (span["start"], span["end"], span["label"]) not in said]
+
+
 def _windows(texts: Sequence[str], processor: Processor, max_length: int) -> list[list[Encoded]]:
     """The windows of each text as token ids, with `places` of tokens in characters and the tokenizer's word of each."""
     overlap = max_length // OVERLAP if max_length > 2 * processor.num_special_tokens_to_add() + OVERLAP else 0
@@ -214,9 +225,9 @@ def _answering(windows: list[Encoded], row: int, text: str, given: list[Word] | 
     places = _words(windows, text) if given is None else given
     best: dict[int, tuple[float, int, int]] = {}
     for window, encoded in enumerate(windows):
+        inside = next((token for token, word in enumerate(encoded["words"]) if word is not None), 0)
         for token, word in _begun(encoded, places, text):
-            inside = [t for t, one in enumerate(encoded["words"]) if one is not None][:1] or [0]
-            left = float("inf") if window == 0 else token - inside[0]
+            left = float("inf") if window == 0 else token - inside
             right = float("inf") if window == len(windows) - 1 else len(encoded["words"]) - token
             context = (min(left, right), -window, -token)
             if word not in best or context > best[word]:

@@ -5,7 +5,6 @@ Paths that metadata names are never trusted: `inside` gives a path within the fo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.records import Issue
+from tunesmith.data.cells import json_value
 from tunesmith.data.decode import find_encoding, opened_text, readable
 from tunesmith.data.sources.base import Kind, Left, Reason
 
@@ -33,7 +33,6 @@ SPLIT_NAMES = {
 """The split that a word names, as a cell, a folder or a word of a file name; the only list of them."""
 KINDS: dict[str, Kind] = {"image": "image-classification", "audio": "audio-classification"}
 MAX_PIXELS = 89_478_485
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 HEAD = 20
 COLUMN_FILES = frozenset([".conll", ".conll2003", ".conll03", ".bio", ".iob", ".iob2", ".iobes", ".bioes"])
 """Endings of files with a token and its tag on a line."""
@@ -172,14 +171,9 @@ class Place:
 def _parsed(text: str) -> tuple[Any, str]:
     """The JSON value and no problem, or None and what is wrong. Half a surrogate pair is wrong: no table can hold it."""
     try:
-        value = json.loads(text)
-        if SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return None, "half a surrogate pair"
-    except (ValueError, RecursionError) as error:
+        return json_value(text), ""
+    except ValueError as error:
         return None, str(error)
-    return value, ""
 
 
 def shown(name: str) -> str:
