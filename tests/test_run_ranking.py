@@ -284,3 +284,38 @@ def test_an_index_needs_texts(tmp_path: Path) -> None:
         make_index(
             iter([pl.Series("text", ["", " "])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", tmp_path / "i", lambda _n: None
         )
+
+
+def _made(folder: Path) -> None:
+    make_index(iter([pl.Series("text", ["a", "b"])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", folder, lambda _n: None)
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    ({"index.json": "{}"}, "index.json is of something else"),
+    ({"index.json": "[1]"}, "index.json is of something else"),
+    ({"index.json": "no json"}, "index.json is of something else"),
+    ({"index.json": "{}", "page.html": "x"}, "page.html"),
+    ({}, "without index.json"),
+])  # fmt: skip
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for name, text in files.items():
+        (site / name).write_text(text)
+    with pytest.raises(RunError, match="must be an index or not there yet") as raised:
+        _made(site)
+    assert said in str(raised.value) and {path.name: path.read_text() for path in site.iterdir()} == files
+
+
+def test_an_index_is_replaced_unless_something_else_lies_in_it(tmp_path: Path) -> None:
+    place = tmp_path / "a.index"
+    _made(place)
+    _made(place)
+    assert Index(place).about.texts == 2 and [path.name for path in tmp_path.iterdir()] == ["a.index"]
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="notes.txt"):
+        _made(place)
+    assert (place / "notes.txt").read_text() == "mine" and Index(place).about.texts == 2
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="a link"):
+        _made(tmp_path / "link")

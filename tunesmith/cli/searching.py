@@ -15,11 +15,10 @@ from tunesmith.core.records import Issue
 def index(path: Path, data: str, output: Path, column: str | None) -> None:
     """Embed the texts of a table and write an index of them."""
     from tunesmith.serve.predictor import load
-    from tunesmith.serve.search import make_index
+    from tunesmith.serve.search import make_index, refuse_foreign
 
+    refuse_foreign(output)
     predictor = load(path)
-    if output.exists() and not (output / "index.json").is_file():
-        raise RunError(Issue(str(output), "must be an index or not there yet", "something else", "Choose another place with --output."))
     started = time.perf_counter()
     with console.status("Embedding") as status:
         texts = _texts(data, column or predictor.found, predictor)

@@ -29,6 +29,8 @@ CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 128
 CHUNK, MEASURED, DEPTH = 8192, 256, 10
 FORMAT = 1
 META, TEXTS, VECTORS, GRAPH = "index.json", "texts.parquet", "vectors.npy", "graph.usearch"
+FILES = (META, TEXTS, VECTORS, GRAPH)
+"""Every file that an index may have: nothing else is ever deleted."""
 Vectors = Callable[[Sequence[str]], np.ndarray]
 Watch = Callable[[int], None]
 
@@ -44,6 +46,10 @@ class About:
     recall: float
     weights: str
     format: int = FORMAT
+
+
+IDENTITY = {"texts", "width", "exact", "recall", "weights"}
+"""Fields that index.json has in every format."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ def make_index(tables: Iterator[pl.Series], vectors: Vectors, weights: str, fold
 
     Raises:
         DataError: there is no text.
-        RunError: there are many texts and usearch is not installed.
+        RunError: something else than an index is at that place, or there are many texts and usearch is not installed.
     """
+    refuse_foreign(folder)
     writing = folder.with_name(f".{folder.name}.writing")
     with disk_errors(folder):
         shutil.rmtree(writing, ignore_errors=True)
@@ -112,9 +119,49 @@ def make_index(tables: Iterator[pl.Series], vectors: Vectors, weights: str, fold
         texts.to_frame().write_parquet(writing / TEXTS)
         about = _filled(texts, vectors, (writing, weights), graph, watch)
         (writing / META).write_text(json.dumps(asdict(about), indent=1) + "\n", "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.replace(writing, folder)
     return about
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Nothing, where an index may be written: nothing is there, or an index and no file besides.
+
+    Raises:
+        RunError: something else is there.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    found = _foreign(folder)
+    if found:
+        remedy = "Choose another place with --output."
+        raise RunError(Issue(str(folder), "must be an index or not there yet", found, remedy))
+
+
+def _foreign(folder: Path) -> str:
+    """What of this place is not of an index, in words; "" for nothing."""
+    if folder.is_symlink() or not folder.is_dir():
+        return "a link" if folder.is_symlink() else "a file"
+    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES or not path.is_file())
+    if others:
+        return f"a folder with {', '.join(others[:5])}" + (", …" if len(others) > 5 else "")
+    try:
+        content = json.loads((folder / META).read_text("utf-8"))
+    except FileNotFoundError:
+        return f"a folder without {META}"
+    except ValueError:
+        content = None
+    known = isinstance(content, dict) and type(content.get("format")) is int and content.keys() >= IDENTITY
+    return "" if known else f"a folder whose {META} is of something else"
+
+
+def _remove(folder: Path) -> None:
+    """Delete an index, file by file: what came there meanwhile stays, and stops it."""
+    refuse_foreign(folder)
+    if folder.exists():
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _filled(texts: pl.Series, vectors: Vectors, place: tuple[Path, str], graph: Any, watch: Watch) -> About:
