@@ -68,7 +68,10 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model with its processor and label names. `unfilled` counts the rows of tables that had no mask to fill, so far."""
+    """A loaded model with its processor and label names.
+
+    So far, `unfilled` counts the rows of tables that had no mask to fill, and `cut` the texts that the model did not read to their end.
+    """
 
     def __init__(self, run: RunDir) -> None:
         from transformers import AutoTokenizer
@@ -80,11 +83,11 @@ class Predictor:
         self.spec = read_resolved(run.path / "resolved.yaml")
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
-        self.unfilled = 0
+        self.unfilled = self.cut = 0
         self.columns: list[str] = list(profile["columns"]["text"])
-        self.found = str(profile["columns"].get("found"))
+        self.found: str | None = profile["columns"].get("found")
         if self.spec.task == TextRanking.name:
-            self.columns.append(self.found)
+            self.columns.append(str(self.found))
         self.task = make_task(self.spec, self.labels, _form_of_rows(self.columns, profile))
         self.half, self.threshold = (_measured(run, name) for name in (INTERVAL, THRESHOLD))
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
@@ -126,11 +129,21 @@ class Predictor:
         Raises:
             RunError: the run does not embed texts.
         """
-        if not isinstance(self.task, FeatureExtraction):
-            found, remedy = self.spec.task, "Use a run of the task feature-extraction."
-            raise RunError(Issue("vectors", "must be asked of a run that embeds texts", found, remedy))
+        self.must_embed("vectors")
+        if not texts:
+            return np.zeros((0, int(self.model.config.hidden_size)), np.float32)
         made = self.predict_frame(_as_frame(texts, pair=False))["predicted"].to_list()
         return np.array(made, np.float32).reshape(len(texts), -1)
+
+    def must_embed(self, what: str) -> None:
+        """Nothing, in a run that embeds texts.
+
+        Raises:
+            RunError: it is of another task.
+        """
+        if not isinstance(self.task, FeatureExtraction):
+            remedy = "Use a run of the task feature-extraction."
+            raise RunError(Issue(what, "must be asked of a run that embeds texts", self.spec.task, remedy))
 
     def _prediction(self, row: dict[str, Any]) -> Prediction:
         if isinstance(self.task, FeatureExtraction):
@@ -156,7 +169,9 @@ class Predictor:
 
         Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
-        predicted = predict(self.model, self.task, rows, self.encoded(rows))
+        encoding = self.encoded(rows)
+        self.cut += encoding.cut
+        predicted = predict(self.model, self.task, rows, encoding)
         if self.task.kind == "answers":
             return with_threshold(predicted, self.threshold)
         return with_intervals(predicted, self.half) if self.task.kind == "number" else predicted
