@@ -265,15 +265,14 @@ def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
-    if output.suffix not in (".parquet", ".csv", ".jsonl", ".json", ".conll"):
-        expected = "must end in .parquet, .csv, .jsonl, .json for answers in texts, or .conll for tokens"
-        raise RunError(Issue("--output", expected, output.name))
+    from tunesmith.serve.write import refuse_target
+
+    refuse_target(output)
     from tunesmith.data.load import reads_whole
     from tunesmith.serve.predictor import load
 
     predictor = load(path)
-    if output.suffix == ".json" and predictor.task.kind != "answers":
-        raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name, "JSON is for answers in texts."))
+    refuse_target(output, predictor.task.kind)
     if whole := reads_whole([data]):
         _say(f"[yellow]{', '.join(map(_plain, whole))}: JSON has no rows to read one by one; it is held in memory whole.[/]")
     with console.status("Predicting") as status:

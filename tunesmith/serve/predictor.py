@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.save import learned_weights
-from tunesmith.serve.marked import texts_to_mark, write_conll
+from tunesmith.serve.marked import texts_to_mark
+from tunesmith.serve.write import join, refuse_rows, refuse_target
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.kinds import OF_CLASSES, TEXT_LABELS
 from tunesmith.tasks.base import Encoding
@@ -189,11 +189,18 @@ class Predictor:
         return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:
-        """Predict a table into a Parquet, CSV or JSONL file with constant memory; gives the number of rows.
+        """Predict a table into a Parquet, CSV or JSONL file with constant memory; gives the number of rows. Answers in texts can go into
+        .json as SQuAD's script reads them, and tags of tokens into .conll; these are held in memory whole.
 
         The input's columns are kept; added are `predicted`, `probability`, and `top_1` … `top_k` with their probabilities.
-        Rows with an empty text get null predictions. The target appears only when it is complete.
+        Rows with an empty text get null predictions. The target appears only when it is complete. In CSV lists of texts have "|" between
+        them, and other lists are JSON.
+
+        Raises:
+            RunError: the ending of the target is not for this task.
+            DataError: the table cannot be read, or its rows cannot be written there: told before they are predicted.
         """
+        refuse_target(target, self.task.kind)
         top = min(top, len(self.labels))
         parts = target.with_name(f".{target.name}.parts")
         with disk_errors(target):
@@ -203,12 +210,13 @@ class Predictor:
                 done = 0
                 for number, rows in enumerate(open_batches(source, self.spec.data, CHUNK_ROWS, (self.spec.task,))):
                     _refuse_collisions(source, rows, self._schema(top))
+                    refuse_rows(target, rows, self.columns[0])
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)
                     watch(done)
                 if not done:
                     raise DataError(Issue(source, "must have rows", "none"))
-                _join(parts, target, self.columns[0])
+                join(parts, target, self.columns[0])
             finally:
                 shutil.rmtree(parts, ignore_errors=True)
         return done
@@ -304,41 +312,3 @@ def _columns(predicted: pl.DataFrame, labels: list[str], top: int) -> pl.DataFra
         best = [row[i] for row, i in zip(predicted["probabilities"], ids, strict=True)]
         columns.append(pl.Series(f"top_{k + 1}_probability", best, dtype=pl.Float32))
     return pl.DataFrame(columns)
-
-
-def _write_squad(rows: pl.DataFrame, target: Path) -> None:
-    """Write the answers as SQuAD's script reads them: the id of each question, or its number from 0, and its answer.
-
-    Raises:
-        DataError: one id stands twice.
-    """
-    ids = rows["id"].cast(pl.String) if "id" in rows.columns else pl.int_range(len(rows), eager=True).cast(pl.String)
-    if ids.is_duplicated().any():
-        found = str(ids.filter(ids.is_duplicated())[0])
-        raise DataError(Issue("column 'id'", "must name each question once for .json", found, "Write .jsonl instead."))
-    content = dict(zip(ids, rows["predicted"].fill_null(""), strict=True))
-    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-
-
-def _join(parts: Path, target: Path, text: str) -> None:
-    # Types are those of a chunk: a column may be empty in one and whole numbers, then fractions, in the next.
-    whole = pl.concat([pl.scan_parquet(part) for part in sorted(parts.glob("*.parquet"))], how="diagonal_relaxed")
-    temporary = target.with_name(f".{target.name}.writing")
-    if target.suffix == ".csv":
-        whole = whole.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("|"))
-        nested = [name for name, kind in whole.collect_schema().items() if kind.is_nested()]
-        if nested:
-            raise DataError(
-                Issue(f"--output {target.name}", f"cannot hold the nested column {nested[0]!r}", "CSV", "Write .parquet or .jsonl.")
-            )
-        whole.sink_csv(temporary)
-    elif target.suffix == ".json":
-        _write_squad(whole.collect(), temporary)
-    elif target.suffix == ".conll":
-        with temporary.open("w", encoding="utf-8") as lines:
-            write_conll(whole.collect(), text, lines)
-    elif target.suffix == ".jsonl":
-        whole.sink_ndjson(temporary)
-    else:
-        whole.sink_parquet(temporary)
-    os.replace(temporary, target)
