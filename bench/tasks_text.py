@@ -4,11 +4,16 @@
     python bench/tasks_text.py similarity DATA --top 2 --epochs 5                            the same with frozen lower blocks
     python bench/tasks_text.py spans | questions | vectors | pairs DATA …                    WNUT-17, XQuAD, pairs from STS-B, the same
     python bench/tasks_text.py writing DATA [--text en --label de] [--kind bart]             texts written in a second: see writing.py
-    python bench/tasks_text.py search TEXTS [--rows 1000000]                                 a search among a million vectors
+    python bench/tasks_text.py search DATA [--limit 20000] [--rows 1000000]                  a search among a million vectors
 
 DATA has train.jsonl.gz and test.jsonl.gz. Peers: transformers.Trainer at its best settings here (length groups, bfloat16 where it is
-fast), and sentence-transformers' trainers for vectors and pairs, likewise. Every contender runs in a process of its own, in turn;
-medians of --repeats are printed. Let nothing else run meanwhile.
+fast), and sentence-transformers' trainers for vectors and pairs, in bfloat16 where it is fast; these offer no length groups. Every
+contender runs in a process of its own, in turn; medians of --repeats are printed. Let nothing else run meanwhile.
+
+`search` embeds up to --limit different texts of DATA (every column of text) with the starter. A quarter of them, 1,000 at the most, are
+the queries. The others are the index, filled up to --rows with mixtures: two of their vectors, the second with a weight drawn uniformly
+from 0.1 to 0.5 and the first with the rest, brought to length one (seed 0). Told are milliseconds of `Index.search`, texts and all, as a
+user calls it with a vector, and of `Index.nearest`, the places alone.
 """
 
 from __future__ import annotations
@@ -207,33 +212,67 @@ def pairs(options: argparse.Namespace) -> dict[str, float]:
     return {**result, "ndcg_at_10": fast_score("ndcg_at_10", "relevant", task.targets(test), ranks)}
 
 
+def embedded(options: argparse.Namespace) -> tuple[list[str], np.ndarray]:
+    """Different texts of all splits in an order drawn by seed 0, up to the limit, and the starter's vectors of them."""
+    from tunesmith.tasks.feature_extraction import FeatureExtraction
+    from tunesmith.tasks.vectors import encode_alone
+
+    tables = [rows_of(options.data, split, None).select(pl.selectors.string()) for split in ("train", "test")]
+    found = sorted({text for rows in tables for column in rows for text in column.drop_nulls() if text.strip()})
+    order = np.random.default_rng(0).permutation(len(found))[: options.limit or 20_000]
+    texts, task = [found[number] for number in order], FeatureExtraction()
+    model, tokenizer = started(options, task)
+    return texts, predict_logits(model, task, encode_alone(texts, tokenizer, LONGEST)).float().numpy()
+
+
+def mixed(real_ME: np.ndarray, rows: int) -> np.ndarray:
+    """Real vectors, and mixtures of pairs of them up to so many rows."""
+    draw, made = np.random.default_rng(0), [real_ME[:rows]]
+    for start in range(len(real_ME), rows, 65536):
+        size = min(65536, rows - start)
+        (first, second), weight = draw.integers(0, len(real_ME), (2, size)), draw.uniform(0.1, 0.5, (size, 1)).astype(np.float32)
+        mixture = (1 - weight) * real_ME[first] + weight * real_ME[second]
+        made.append(mixture / np.linalg.norm(mixture, axis=1, keepdims=True))
+    return np.concatenate(made)
+
+
+def timed(ask: Callable[[np.ndarray, int], Any], asked_NE: np.ndarray) -> tuple[list[float], list[Any]]:
+    """Seconds and answers of each query, one at a time."""
+    times, answers = [], []
+    for query_E in asked_NE:
+        begun = time.perf_counter()
+        answers.append(ask(query_E[None], 10))
+        times.append(time.perf_counter() - begun)
+    return times, answers
+
+
 def search(options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of a search among vectors of real and recombined texts, its recall of the true ten nearest, and the time to build."""
+    """Milliseconds of a search among vectors of real texts and of mixtures, its recall of the true ten nearest, and the time to build."""
     from tunesmith.serve.search import Index, make_index
 
-    made = np.load(options.data, mmap_mode="r") if options.data.suffix == ".npy" else None
-    assert made is not None, "name a file of vectors (.npy), a row for each text, of length one"
-    asked, kept = made[:1000], made[1000 : 1000 + options.rows]
-    place = {str(number): number for number in range(len(kept))}
+    texts, real = embedded(options)
+    held = min(1000, len(texts) // 4)
+    asked, kept = real[:held], mixed(real[held:], options.rows)
+    named = [f"{number} {texts[held + number % (len(texts) - held)]}" for number in range(len(kept))]
 
-    def vector_of(texts: Any) -> np.ndarray:
-        return np.asarray(kept[[place[text] for text in texts]])
+    def vector_of(some: Any) -> np.ndarray:
+        return kept[[int(text.split(" ", 1)[0]) for text in some]]
 
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        texts = pl.Series("text", [str(number) for number in range(len(kept))])
-        make_index(iter([texts]), vector_of, "bench", Path(folder) / "index", lambda _done: None)
+        make_index(iter([pl.Series("text", named)]), vector_of, "bench", Path(folder) / "index", lambda _done: None)
         built = time.perf_counter() - begun
-        index, times, hits = Index(Path(folder) / "index"), [], 0.0
-        index.nearest(np.asarray(asked[:8]), 10)
-        for query in asked:
-            begun = time.perf_counter()
-            found, _ = index.nearest(np.asarray(query)[None], 10)
-            times.append(time.perf_counter() - begun)
-            true = np.argpartition(-(kept @ query), 10)[:10]
-            hits += np.isin(true, found).mean()
-    return {"seconds": built, "rows": len(kept), "ms_a_query": float(np.median(times)) * 1e3, "ms_at_worst": max(times) * 1e3,
-            "recall_at_10": hits / len(asked)}  # fmt: skip
+        index = Index(Path(folder) / "index")
+        index.search(asked[:8], 10)
+        times, found = {}, []
+        for name, ask in (("nearest", index.nearest), ("search", index.search)):
+            times[name], answers = timed(ask, asked)
+            found = [one[0][0] for one in answers] if name == "nearest" else found
+    true = (np.argpartition(-(kept @ query), 10)[:10] for query in asked)
+    hits = sum(np.isin(best, places).mean() for best, places in zip(true, found, strict=True))
+    told = {f"{name}_ms{what}": measure(of) * 1e3 for name, of in times.items()
+            for what, measure in (("", lambda of: float(np.median(of))), ("_at_worst", max))}  # fmt: skip
+    return {"seconds": built, "rows": len(kept), "real_texts": len(texts) - held, **told, "recall_at_10": hits / len(asked)}
 
 
 CONTENDERS: dict[str, tuple[Contender, tuple[str, ...]]] = {

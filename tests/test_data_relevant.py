@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -190,6 +192,16 @@ def test_bm25_is_the_formula() -> None:
     assert score == pytest.approx([sum(one(w, t) for w in ("the", "cat")) for t in texts])
     assert index.best(["dog", "zebra"], 2) == [[1, 0], [0, 1]]
     assert Bm25([]).best(["x"], 3) == [[]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 200, 400])
+def test_the_best_texts_are_those_of_a_whole_sort_also_where_scores_are_equal(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices("abcdef", k=draw.randint(0, 3))) for _ in range(200)]  # many are equal, many share no word
+    index, queries = Bm25(texts), ["a", "a b", "f c e", "z", ""]
+    sorted_ = [np.lexsort((np.arange(200), -score_D))[:count].tolist() for score_D in index.scores(queries)]
+    monkeypatch.setattr(np, "lexsort", None)  # no query sorts the whole index
+    assert index.best(queries, count) == sorted_
 
 
 def table_of_pairs(folder: Path, rows: int = 60) -> Path:

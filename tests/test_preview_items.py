@@ -9,13 +9,17 @@ import re
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 from PIL import Image
 
 from tests.test_cli import call
+from tunesmith.cli import commands
+from tunesmith.core.errors import DataError
 from tunesmith.data.preview_audio import log_mel, sound_sheet
 from tunesmith.data.preview_images import CHANGES, Boxed, picture_sheet
+from tunesmith.data.sources.base import Items, dropped_table
 from tunesmith.stages.items import items_of
 from tunesmith.stages.preview import Choice, preview_items
 
@@ -165,3 +169,15 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert code == 3 and "pictures" in said
     code, said = call("preview", "absent.yaml", "--seed", 1)
     assert code == 2 and "--seed" in said
+
+
+def test_a_table_is_pointed_to_a_spec_and_to_no_augmentation(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\na,b\n")
+    rows = Items("table", "table", "its ending", None, pl.DataFrame({"text": ["a"], "source": ["t:1"]}), dropped_table([]), ())
+    for ask in (
+        lambda: commands.preview_items(tmp_path / "t.csv", 3, 0, None, None),
+        lambda: preview_items(rows, "t.csv", Choice(), tmp_path / "page.html"),
+    ):
+        with pytest.raises(DataError) as raised:
+            ask()
+        assert "a spec" in raised.value.issues[0].remedy and "train.augment" not in raised.value.issues[0].remedy

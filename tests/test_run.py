@@ -321,9 +321,29 @@ def test_predicting_jsonl_whose_types_change_and_refusing_what_cannot_be_written
     assert float(out["size"][-1]) == 2.5
     with pytest.raises(TunesmithError, match="predicted"):
         predictor.predict_file(str(tmp_path / "out.parquet"), tmp_path / "again.parquet", 1, lambda _rows: None)
-    pl.DataFrame({"text": ["late"], "parts": [[1, 2]]}).write_parquet(tmp_path / "nested.parquet")
-    with pytest.raises(TunesmithError, match="nested"):
-        predictor.predict_file(str(tmp_path / "nested.parquet"), tmp_path / "out.csv", 1, lambda _rows: None)
+    nested = {"text": ["late", "card"], "parts": [[1, 2], None], "more": [{"a": "é"}, None], "tags": [["x", "y"], None]}
+    pl.DataFrame(nested).write_parquet(tmp_path / "nested.parquet")
+    assert predictor.predict_file(str(tmp_path / "nested.parquet"), tmp_path / "out.csv", 1, lambda _rows: None) == 2
+    flat = pl.read_csv(tmp_path / "out.csv").select("parts", "more", "tags").rows()
+    assert flat == [("[1,2]", '{"a":"é"}', "x|y"), (None, None, None)]
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_predicted(
+    finished: tunesmith.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, asked = tunesmith.load(finished.path), list[int]()
+    monkeypatch.setattr(predictor, "predict_frame", lambda rows: asked.append(len(rows)))
+    pl.DataFrame({"text": ["late"], "raw": [[b"x"]]}).write_parquet(tmp_path / "raw.parquet")
+    for source, name, said in (
+        ("raw.parquet", "out.csv", "bytes in the column 'raw'"),
+        ("raw.parquet", "out.jsonl", "bytes in the column 'raw'"),
+        ("raw.parquet", "out.conll", "is for tokens with tags"),
+        ("raw.parquet", "out.json", "is for answers in texts"),
+        ("raw.parquet", "out.txt", "must end in"),
+    ):
+        with pytest.raises(TunesmithError, match=said):
+            predictor.predict_file(str(tmp_path / source), tmp_path / name, 1, lambda _rows: None)
+    assert not asked and [path.name for path in tmp_path.iterdir()] == ["raw.parquet"]
 
 
 def test_an_unfinished_run_cannot_predict(tmp_path: Path, tiny_bert: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 import tunesmith
 from tests import tiny
 from tests.test_cli import call
+from tunesmith.cli import searching
 from tunesmith.core.errors import DataError, RunError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.models.load import load_processor
@@ -89,6 +90,7 @@ def test_vectors_are_those_of_plain_transformers(done: tunesmith.Run) -> None:
     np.testing.assert_allclose(made, torch.nn.functional.normalize(mean, dim=1).numpy(), atol=1e-5)
     assert predictor.predict(texts)[0].vector == pytest.approx(tuple(made[0])) and predictor.predict(texts)[0].label is None
     assert [place for place, _ in predictor.rank("refund the charge", ["door", "refund the charge"])] == [1, 0]
+    assert predictor.vectors([]).shape == (0, made.shape[1]) and predictor.rank("refund", []) == []
 
 
 def test_the_folder_is_one_of_sentence_transformers(done: tunesmith.Run) -> None:
@@ -164,7 +166,9 @@ def test_a_run_ranks_pairs(tmp_path: Path, tiny_bert: Path, candidates: Any) -> 
     predictor = tunesmith.load(finished.path)
     first = predictor.predict([("refund", "charge card"), ("refund", "door")])
     assert all(0 <= one.label <= 1 for one in first)  # type: ignore[operator]
-    assert len(predictor.rank("refund", ["charge", "door", "box"])) == 3
+    assert len(predictor.rank("refund", ["charge", "door", "box"])) == 3 and predictor.rank("refund", []) == []
+    with pytest.raises(RunError, match="index: must be asked of a run that embeds texts"):
+        searching.index(finished.path, str(tmp_path / "pairs.csv"), tmp_path / "x.index", None)
     with pytest.raises(RunError, match="embeds texts"):
         predictor.vectors(["x"])
     pl.DataFrame({"query": ["refund"], "passage": ["charge"]}).write_csv(tmp_path / "new.csv")
@@ -261,7 +265,9 @@ def test_an_index_finds_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = opened.search(vectors(["text 7", "text 300"]), 5)
     assert [one[0].text for one in found] == ["text 7", "text 300"] and found[0][0].score == pytest.approx(1.0, abs=1e-5)
     exact = np.argsort(-vectors(list(of)) @ of["text 7"], kind="stable")[:5]
-    assert len({one.number for one in found[0]} & set(exact.tolist())) >= 4
+    assert len({one.text for one in found[0]} & {f"text {number}" for number in exact}) >= 4
+    assert [one[0].row for one in found] == [7, 302]  # rows of the table, in which an empty and an equal one come before
+    assert (about.rows, about.empty, about.equal) == (402, 1, 1)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -271,6 +277,12 @@ def test_texts_are_indexed_and_searched_from_the_command_line(tmp_path: Path, do
     code, out = call("search", tmp_path / "a.index", done.path, "refund the charge", "-k", "3")
     assert code == 0 and "30 texts searched" in out.replace("\n", " ")
     assert call("index", done.path, tmp_path / "texts.csv", "-o", tmp_path / "b.index", "--column", "nothing")[0] == 3
+    long = " ".join(["refund"] * 600)
+    pl.DataFrame({"passage": ["the charge", "", "the charge", long, "a door"]}).write_csv(tmp_path / "some.csv")
+    code, out = call("index", done.path, tmp_path / "some.csv", "-o", tmp_path / "c.index")
+    told = "Of 5 rows: 1 empty, left out; 1 equal to an earlier one, left out; 1 cut to"
+    assert code == 0 and told in out.replace("\n", " ")
+    assert "4" in call("search", tmp_path / "c.index", done.path, "a door", "-k", "1")[1].splitlines()[2]  # the row, not the place
     assert call("search", tmp_path / "nothing", done.path, "x")[0] == 5
     (tmp_path / "busy").mkdir()
     assert call("index", done.path, tmp_path / "texts.csv", "-o", tmp_path / "busy")[0] == 5
@@ -284,3 +296,68 @@ def test_an_index_needs_texts(tmp_path: Path) -> None:
         make_index(
             iter([pl.Series("text", ["", " "])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", tmp_path / "i", lambda _n: None
         )
+
+
+def test_a_search_reads_the_texts_that_it_finds_and_no_others(tmp_path: Path) -> None:
+    import tracemalloc
+
+    texts = [f"{number} é{'x' * 2000}" for number in range(3000)]
+    made = np.eye(2, dtype=np.float32)[np.arange(3000) % 2]
+    pieces = iter([pl.Series("text", texts)])
+    make_index(pieces, lambda some: made[[int(text.split()[0]) for text in some]], "w", tmp_path / "i", lambda _n: None)
+    opened = Index(tmp_path / "i")
+    opened.search(made[:1], 2)
+    tracemalloc.start()
+    found = opened.search(made[:2], 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [[one.row for one in row] for row in found] == [[0, 2], [1, 3]] and found[1][1].text == texts[3]
+    assert peak < 1_000_000
+    assert not any(isinstance(part, pl.DataFrame | pl.LazyFrame) for part in vars(opened).values())
+
+
+def test_an_index_of_an_earlier_format_is_refused_and_can_be_replaced(tmp_path: Path) -> None:
+    _made(tmp_path / "i")
+    meta = tmp_path / "i/index.json"
+    content = {name: value for name, value in json.loads(meta.read_text()).items() if name not in ("rows", "empty", "equal")}
+    meta.write_text(json.dumps({**content, "format": 1}))
+    (tmp_path / "i/texts.parquet").write_bytes(b"")
+    with pytest.raises(RunError, match="must be an index of format 2"):
+        Index(tmp_path / "i")
+    _made(tmp_path / "i")
+    assert Index(tmp_path / "i").about.texts == 2 and not (tmp_path / "i/texts.parquet").exists()
+
+
+def _made(folder: Path) -> None:
+    make_index(iter([pl.Series("text", ["a", "b"])]), lambda texts: np.ones((len(texts), 2), np.float32), "w", folder, lambda _n: None)
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    ({"index.json": "{}"}, "index.json is of something else"),
+    ({"index.json": "[1]"}, "index.json is of something else"),
+    ({"index.json": "no json"}, "index.json is of something else"),
+    ({"index.json": "{}", "page.html": "x"}, "page.html"),
+    ({}, "without index.json"),
+])  # fmt: skip
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for name, text in files.items():
+        (site / name).write_text(text)
+    with pytest.raises(RunError, match="must be an index or not there yet") as raised:
+        _made(site)
+    assert said in str(raised.value) and {path.name: path.read_text() for path in site.iterdir()} == files
+
+
+def test_an_index_is_replaced_unless_something_else_lies_in_it(tmp_path: Path) -> None:
+    place = tmp_path / "a.index"
+    _made(place)
+    _made(place)
+    assert Index(place).about.texts == 2 and [path.name for path in tmp_path.iterdir()] == ["a.index"]
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"notes\.txt"):
+        _made(place)
+    assert (place / "notes.txt").read_text() == "mine" and Index(place).about.texts == 2
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="a link"):
+        _made(tmp_path / "link")

@@ -397,6 +397,20 @@ def test_a_span_in_a_word_that_another_took_is_counted_too() -> None:
     assert task.widened_spans(table, task.encode(table, WORDS, 16)) == 3
 
 
+def test_spans_go_into_csv_and_are_read_there_again(offsets: tunesmith.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = [{"text": record["text"]} for record in texts(8)]
+    pl.DataFrame(new).write_csv(tmp_path / "new.csv")
+    assert call("predict", offsets.path, tmp_path / "new.csv", "--output", tmp_path / "out.csv")[0] == 0
+    out = pl.read_csv(tmp_path / "out.csv")
+    predictor = tunesmith.load(offsets.path)
+    said = [[(s["start"], s["end"], s["label"]) for s in one.spans] for one in predictor.predict([row["text"] for row in new])]
+    rows = marked(out["text"], out["predicted"]).rows
+    assert [[(s["start"], s["end"], s["label"]) for s in row] for row in rows["label"].to_list()] == said and any(said)
+    monkeypatch.setattr(predictor, "predict_frame", None)  # texts have no tags: told before anything is predicted
+    with pytest.raises(DataError, match=r"can be \.conll only for a table of tokens"):
+        predictor.predict_file(str(tmp_path / "new.csv"), tmp_path / "out.conll", 1, lambda _rows: None)
+
+
 def test_the_store_changes_no_loss(tmp_path: Path, tiny_bert: Path) -> None:
     losses = []
     for mode in ("never", "always"):

@@ -17,6 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 import tunesmith
 from tests import tiny, writers
 from tests.test_cli import call
+from tunesmith.cli import commands
 from tunesmith.core.errors import DataError, ModelError, SpecError
 from tunesmith.core.rundir import RunDir
 from tunesmith.data.clean import clean_targets
@@ -183,6 +184,9 @@ def test_plan_and_init_know_texts(tmp_path: Path, models: dict[str, Path]) -> No
     for names, task in ((("article", "highlights"), "summarization"), (("code", "docstring"), "text2text-generation")):
         writers.table(60).rename(dict(zip(("en", "de"), names, strict=True))).write_csv(tmp_path / "x.csv")
         assert f"task: {task}" in draft_spec(str(tmp_path / "x.csv"), tmp_path)
+    with pytest.raises(ModelError, match=r"holds texts to be written.*tunesmith init .*set model\.name"):
+        commands.check(str(tmp_path / "x.csv"), tmp_path / "checks", False)
+    assert not (tmp_path / "checks").exists()  # told before anything is begun
     tiny.table(60).rename({"text": "input", "label": "output"}).write_csv(tmp_path / "classes.csv")
     assert "text2text" not in draft_spec(str(tmp_path / "classes.csv"), tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from tunesmith.data.relevant import RELEVANT
 from tunesmith.evaluate.metrics import METRICS
 from tunesmith.evaluate.ranked import Ranked, ranked_from_table
 from tunesmith.spec.ranking import Cosine, Embedding, InBatch, Triplet
+from tunesmith.stages.baselines import baseline_answers
 from tunesmith.tasks.base import PARTS, Encoding
 from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.sentence_similarity import SimilarityApart
@@ -138,6 +140,28 @@ def test_a_query_does_not_find_itself() -> None:
     found = list(rankings(texts[:2], texts, [[0, 1], [1]], [0, None]))
     assert found[0].ranks[0] == 0 and np.isnan(found[0].scores[0]) and all(n != 0 for n, _ in found[0].best)
     assert found[1].ranks == [1]
+
+
+def test_word_baseline_of_queries_that_are_texts_takes_no_memory_of_the_corpus_for_each() -> None:
+    corpus = [f"word{number}" for number in range(20_000)]
+    label = pl.Series("label", [[{"text": corpus[number + 1], "relevance": 1.0}] for number in range(200)], RELEVANT)
+    test = pl.DataFrame({"id": [str(number) for number in range(200)], "text": corpus[:200]}).with_columns(label)
+    context: Any = SimpleNamespace(
+        table=lambda _split: test, task=FeatureExtraction(), corpus=corpus, given=SimpleNamespace(kind="relevant")
+    )
+    stage: Any = None
+    few: Any = SimpleNamespace(**{**vars(context), "corpus": corpus[:1000]})
+    baseline_answers(few, stage, "lexical")
+    tracemalloc.start()
+    said = baseline_answers(few, stage, "lexical")
+    small = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    baseline_answers(context, stage, "lexical")
+    large = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(best[0]["text"] != own for own, best in zip(test["text"], said["predicted"].to_list(), strict=True))
+    assert said["ranks"].list.len().to_list() == [1] * 200
+    assert large < small + 200 * 20_000 * 8, "a list of the corpus for each query alone would be so large"
 
 
 def test_candidates_are_ranked_and_others_are_not_found() -> None:

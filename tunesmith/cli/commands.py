@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tunesmith.cli.progress import Display
-from tunesmith.core.errors import DataError, RunError, SpecError
+from tunesmith.core.errors import DataError, ModelError, RunError, SpecError
 from tunesmith.core.records import Issue
 from tunesmith.core.rundir import RunDir, disk_errors, existing_run
 from tunesmith.spec.addresses import archive_of, is_address
 from tunesmith.spec.load import load_spec
+from tunesmith.spec.schema import Spec
 
 # Where nobody looks at a terminal (a log, a pipe), lines are wide enough for paths to stay whole.
 console = Console() if sys.stdout.isatty() else Console(width=160)
@@ -137,6 +138,8 @@ def check(data: str, checks: Path, open_report: bool) -> None:
             folder = check_items(items, name_of(data), checks, display)
         else:
             spec = load_spec(Path(data)) if is_spec else load_spec(yaml.safe_load(draft_spec([data], Path())))
+            if not is_spec:
+                _refuse_absent_writer(data, spec)
             forget_items(checks / spec.name)
             folder = check_spec(spec, checks, display)
     report = folder / "data_report.html"
@@ -147,6 +150,24 @@ def check(data: str, checks: Path, open_report: bool) -> None:
     console.print(table)
     if open_report:
         webbrowser.open(report.resolve().as_uri())
+
+
+def _refuse_absent_writer(data: str, spec: Spec) -> None:
+    """Nothing, unless a table holds texts to be written and the model that a draft names for them is not to be had.
+
+    Raises:
+        ModelError: it is not; only the user can name another.
+    """
+    from tunesmith.models.load import load_config
+
+    if spec.kind != "text":
+        return
+    try:
+        load_config(spec.model)
+    except ModelError as error:
+        expected = "holds texts to be written, whose check needs the tokenizer of a model that writes"
+        remedy = f"Write a spec with tunesmith init {data}, set model.name in it to a folder on this machine, and check the spec."
+        raise ModelError(Issue(data, expected, f"{spec.model.name} cannot be loaded", remedy)) from error
 
 
 def preview(path: Path, rows: int, overrides: list[str], output: Path | None) -> None:
@@ -186,7 +207,7 @@ def preview_items(path: Path, rows: int, seed: int, only: str | None, output: Pa
 
     items = items_of(str(path))
     if items is None:
-        remedy = "Name a folder or file of them, or for texts a spec with train.augment."
+        remedy = "Name a folder or file of them, or for texts a spec."
         raise DataError(Issue(str(path), "must be pictures, boxes or recordings", "a table", remedy))
     names = tuple(name for name in (only or "").replace(",", " ").split())
     page = write_page(items, name_of(str(path)), Choice(rows, seed, names), output or Path(f"preview-{name_of(str(path))}.html"))
@@ -265,15 +286,14 @@ def relabel(path: Path, reviews: list[Path], name: str | None) -> None:
 
 def predict(path: Path, data: str, output: Path, top: int) -> None:
     """Predict a table into a file."""
-    if output.suffix not in (".parquet", ".csv", ".jsonl", ".json", ".conll"):
-        expected = "must end in .parquet, .csv, .jsonl, .json for answers in texts, or .conll for tokens"
-        raise RunError(Issue("--output", expected, output.name))
+    from tunesmith.serve.write import refuse_target
+
+    refuse_target(output)
     from tunesmith.data.load import reads_whole
     from tunesmith.serve.predictor import load
 
     predictor = load(path)
-    if output.suffix == ".json" and predictor.task.kind != "answers":
-        raise RunError(Issue("--output", "must end in .parquet, .csv or .jsonl", output.name, "JSON is for answers in texts."))
+    refuse_target(output, predictor.task.kind)
     if whole := reads_whole([data]):
         _say(f"[yellow]{', '.join(map(_plain, whole))}: JSON has no rows to read one by one; it is held in memory whole.[/]")
     with console.status("Predicting") as status:

@@ -117,7 +117,12 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", hel
 def predict(
     run: RunPath,
     data: Annotated[str, typer.Argument(metavar="DATA", help="Table with the same text column; a glob, or an address.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet, CSV or JSONL file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Parquet, CSV or JSONL; .json for answers in texts, .conll for tags of tokens."
+        ),
+    ],
     top: Annotated[int, typer.Option("--top", min=0, metavar="K", help="How many of the likeliest labels to add.")] = 3,
 ) -> None:
     """Add label, probability and likeliest labels to a table of any size."""

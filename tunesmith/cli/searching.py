@@ -15,17 +15,22 @@ from tunesmith.core.records import Issue
 def index(path: Path, data: str, output: Path, column: str | None) -> None:
     """Embed the texts of a table and write an index of them."""
     from tunesmith.serve.predictor import load
-    from tunesmith.serve.search import make_index
+    from tunesmith.serve.search import make_index, refuse_foreign
 
+    refuse_foreign(output)
     predictor = load(path)
-    if output.exists() and not (output / "index.json").is_file():
-        raise RunError(Issue(str(output), "must be an index or not there yet", "something else", "Choose another place with --output."))
+    predictor.must_embed("index")
     started = time.perf_counter()
     with console.status("Embedding") as status:
-        texts = _texts(data, column or predictor.found, predictor)
+        texts = _texts(data, column or str(predictor.found), predictor)
         about = make_index(texts, predictor.vectors, predictor.weights, output, lambda done: status.update(f"Embedding: {done:,} texts"))
     how = "compared one by one" if about.exact else f"a search finds {about.recall:.1%} of the true ten nearest (measured)"
     _say(f"Wrote [bold]{output}[/]: {about.texts:,} texts, {about.width} numbers each, {how}; {time.perf_counter() - started:.0f} s.")
+    length = predictor.spec.model.max_length
+    counts = {"empty, left out": about.empty, "equal to an earlier one, left out": about.equal, f"cut to {length} tokens": predictor.cut}
+    told = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    if told:
+        _say(f"[yellow]Of {about.rows:,} rows: {told}.[/]")
 
 
 def _texts(data: str, column: str, predictor: Any) -> Iterator[Any]:
@@ -57,9 +62,9 @@ def search(folder: Path, path: Path, queries: list[str], count: int) -> None:
     answers = opened.search(vectors, count)
     taken = (time.perf_counter() - started) * 1000 / len(queries)
     for query, found in zip(queries, answers, strict=True):
-        table = _table("cosine", "text", "number")
+        table = _table("cosine", "text", "row")
         for one in found:
-            table.add_row(f"{one.score:.4f}", _plain(one.text[:300]), str(one.number))
+            table.add_row(f"{one.score:.4f}", _plain(one.text[:300]), str(one.row))
         _say(f"[bold]{_plain(query)}[/]")
         console.print(table)
     missed = "" if opened.about.exact else f"; a search finds {opened.about.recall:.1%} of the true ten nearest"

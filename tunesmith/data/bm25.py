@@ -16,7 +16,8 @@ from scipy.sparse import csr_array
 WORD = re.compile(r"\w+")
 SATURATION, LENGTH = 1.2, 0.75
 """k1: how soon more of a word counts no more; b: how much long texts count less."""
-BLOCK = 1024
+BLOCK, CELLS = 1024, 2**24
+"""Queries that are scored at once at the most, and their scores."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -39,8 +40,9 @@ class Bm25:
 
     def scores(self, queries: Sequence[str]) -> Iterable[Array]:
         """Scores (D,) of all texts for each query."""
-        for start in range(0, len(queries), BLOCK):
-            block = [Counter(word for word in words_of(query) if word in self.ids) for query in queries[start : start + BLOCK]]
+        rows_at_once = max(1, min(BLOCK, CELLS // max(self.size, 1)))
+        for start in range(0, len(queries), rows_at_once):
+            block = [Counter(word for word in words_of(query) if word in self.ids) for query in queries[start : start + rows_at_once]]
             rows = np.repeat(np.arange(len(block)), [len(count) for count in block])
             columns = np.array([self.ids[word] for count in block for word in count], np.int64)
             times = np.array([n for count in block for n in count.values()], np.float64)
@@ -54,7 +56,17 @@ class Bm25:
 
     def best(self, queries: Sequence[str], count: int) -> list[list[int]]:
         """The `count` texts of highest score for each query, equal ones in the order of the index, also where no word is shared."""
-        return [np.lexsort((np.arange(self.size), -score_D))[:count].tolist() for score_D in self.scores(queries)]
+        return [_best(score_D, min(count, self.size)) for score_D in self.scores(queries)]
+
+
+def _best(score_D: Array, count: int) -> list[int]:
+    """Places of the highest scores, equal ones in order: those above the last of them are sorted, and the first that equal it follow."""
+    if not count:
+        return []
+    last = np.partition(score_D, len(score_D) - count)[len(score_D) - count]
+    above = np.flatnonzero(score_D > last)
+    above = above[np.argsort(-score_D[above], kind="stable")]
+    return [*above.tolist(), *np.flatnonzero(score_D == last)[: count - len(above)].tolist()]
 
 
 def words_of(text: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from tunesmith.evaluate.predict import predict
 from tunesmith.evaluate.replies import THRESHOLD, with_threshold
 from tunesmith.models.headed import load_shipped
 from tunesmith.models.save import learned_weights
-from tunesmith.serve.marked import texts_to_mark, write_conll
+from tunesmith.serve.marked import texts_to_mark
+from tunesmith.serve.write import join, refuse_rows, refuse_target
 from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.kinds import OF_CLASSES, TEXT_LABELS
 from tunesmith.tasks.base import Encoding
@@ -68,7 +68,10 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model with its processor and label names. `unfilled` counts the rows of tables that had no mask to fill, so far."""
+    """A loaded model with its processor and label names.
+
+    So far, `unfilled` counts the rows of tables that had no mask to fill, and `cut` the texts that the model did not read to their end.
+    """
 
     def __init__(self, run: RunDir) -> None:
         from transformers import AutoTokenizer
@@ -80,11 +83,11 @@ class Predictor:
         self.spec = read_resolved(run.path / "resolved.yaml")
         self.labels: list[str] = json.loads((run.path / "data/labels.json").read_text("utf-8"))
         profile = json.loads((run.path / "data/profile.json").read_text("utf-8"))
-        self.unfilled = 0
+        self.unfilled = self.cut = 0
         self.columns: list[str] = list(profile["columns"]["text"])
-        self.found = str(profile["columns"].get("found"))
+        self.found: str | None = profile["columns"].get("found")
         if self.spec.task == TextRanking.name:
-            self.columns.append(self.found)
+            self.columns.append(str(self.found))
         self.task = make_task(self.spec, self.labels, _form_of_rows(self.columns, profile))
         self.half, self.threshold = (_measured(run, name) for name in (INTERVAL, THRESHOLD))
         self.processor = AutoTokenizer.from_pretrained(run.path / "model", trust_remote_code=self.spec.model.trust_remote_code)
@@ -126,11 +129,21 @@ class Predictor:
         Raises:
             RunError: the run does not embed texts.
         """
-        if not isinstance(self.task, FeatureExtraction):
-            found, remedy = self.spec.task, "Use a run of the task feature-extraction."
-            raise RunError(Issue("vectors", "must be asked of a run that embeds texts", found, remedy))
+        self.must_embed("vectors")
+        if not texts:
+            return np.zeros((0, int(self.model.config.hidden_size)), np.float32)
         made = self.predict_frame(_as_frame(texts, pair=False))["predicted"].to_list()
         return np.array(made, np.float32).reshape(len(texts), -1)
+
+    def must_embed(self, what: str) -> None:
+        """Nothing, in a run that embeds texts.
+
+        Raises:
+            RunError: it is of another task.
+        """
+        if not isinstance(self.task, FeatureExtraction):
+            remedy = "Use a run of the task feature-extraction."
+            raise RunError(Issue(what, "must be asked of a run that embeds texts", self.spec.task, remedy))
 
     def _prediction(self, row: dict[str, Any]) -> Prediction:
         if isinstance(self.task, FeatureExtraction):
@@ -156,7 +169,9 @@ class Predictor:
 
         Texts are changed as the training rows were: rules and masks of the spec, Unicode NFC, control characters, spaces.
         """
-        predicted = predict(self.model, self.task, rows, self.encoded(rows))
+        encoding = self.encoded(rows)
+        self.cut += encoding.cut
+        predicted = predict(self.model, self.task, rows, encoding)
         if self.task.kind == "answers":
             return with_threshold(predicted, self.threshold)
         return with_intervals(predicted, self.half) if self.task.kind == "number" else predicted
@@ -174,11 +189,18 @@ class Predictor:
         return self.task.encode(texts, self.processor, self.spec.model.max_length)
 
     def predict_file(self, source: str, target: Path, top: int, watch: Callable[[int], None]) -> int:
-        """Predict a table into a Parquet, CSV or JSONL file with constant memory; gives the number of rows.
+        """Predict a table into a Parquet, CSV or JSONL file with constant memory; gives the number of rows. Answers in texts can go into
+        .json as SQuAD's script reads them, and tags of tokens into .conll; these are held in memory whole.
 
         The input's columns are kept; added are `predicted`, `probability`, and `top_1` … `top_k` with their probabilities.
-        Rows with an empty text get null predictions. The target appears only when it is complete.
+        Rows with an empty text get null predictions. The target appears only when it is complete. In CSV lists of texts have "|" between
+        them, and other lists are JSON.
+
+        Raises:
+            RunError: the ending of the target is not for this task.
+            DataError: the table cannot be read, or its rows cannot be written there: told before they are predicted.
         """
+        refuse_target(target, self.task.kind)
         top = min(top, len(self.labels))
         parts = target.with_name(f".{target.name}.parts")
         with disk_errors(target):
@@ -188,12 +210,13 @@ class Predictor:
                 done = 0
                 for number, rows in enumerate(open_batches(source, self.spec.data, CHUNK_ROWS, (self.spec.task,))):
                     _refuse_collisions(source, rows, self._schema(top))
+                    refuse_rows(target, rows, self.columns[0])
                     self._with_predictions(rows, top).write_parquet(parts / f"{number:08d}.parquet")
                     done += len(rows)
                     watch(done)
                 if not done:
                     raise DataError(Issue(source, "must have rows", "none"))
-                _join(parts, target, self.columns[0])
+                join(parts, target, self.columns[0])
             finally:
                 shutil.rmtree(parts, ignore_errors=True)
         return done
@@ -289,41 +312,3 @@ def _columns(predicted: pl.DataFrame, labels: list[str], top: int) -> pl.DataFra
         best = [row[i] for row, i in zip(predicted["probabilities"], ids, strict=True)]
         columns.append(pl.Series(f"top_{k + 1}_probability", best, dtype=pl.Float32))
     return pl.DataFrame(columns)
-
-
-def _write_squad(rows: pl.DataFrame, target: Path) -> None:
-    """Write the answers as SQuAD's script reads them: the id of each question, or its number from 0, and its answer.
-
-    Raises:
-        DataError: one id stands twice.
-    """
-    ids = rows["id"].cast(pl.String) if "id" in rows.columns else pl.int_range(len(rows), eager=True).cast(pl.String)
-    if ids.is_duplicated().any():
-        found = str(ids.filter(ids.is_duplicated())[0])
-        raise DataError(Issue("column 'id'", "must name each question once for .json", found, "Write .jsonl instead."))
-    content = dict(zip(ids, rows["predicted"].fill_null(""), strict=True))
-    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-
-
-def _join(parts: Path, target: Path, text: str) -> None:
-    # Types are those of a chunk: a column may be empty in one and whole numbers, then fractions, in the next.
-    whole = pl.concat([pl.scan_parquet(part) for part in sorted(parts.glob("*.parquet"))], how="diagonal_relaxed")
-    temporary = target.with_name(f".{target.name}.writing")
-    if target.suffix == ".csv":
-        whole = whole.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("|"))
-        nested = [name for name, kind in whole.collect_schema().items() if kind.is_nested()]
-        if nested:
-            raise DataError(
-                Issue(f"--output {target.name}", f"cannot hold the nested column {nested[0]!r}", "CSV", "Write .parquet or .jsonl.")
-            )
-        whole.sink_csv(temporary)
-    elif target.suffix == ".json":
-        _write_squad(whole.collect(), temporary)
-    elif target.suffix == ".conll":
-        with temporary.open("w", encoding="utf-8") as lines:
-            write_conll(whole.collect(), text, lines)
-    elif target.suffix == ".jsonl":
-        whole.sink_ndjson(temporary)
-    else:
-        whole.sink_parquet(temporary)
-    os.replace(temporary, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -95,12 +95,8 @@ def _majority(context: Context, _stage: StageWriter) -> pl.DataFrame:
 
 def _by_words(context: Context, _stage: StageWriter) -> pl.DataFrame:
     """Texts in the order of BM25: of the whole corpus, or of the candidates that the model ranks."""
-    test, task = context.table("test"), _ranking_task(context)
-    found = [
-        _among(score_D, wanted, candidates)
-        for score_D, (wanted, candidates) in zip(task.index.scores(test["text"].to_list()), _asked(context, task), strict=True)
-    ]
-    return test.select("id", "label").hstack(told(found, task.corpus))
+    task = _ranking_task(context)
+    return _ranked(context, task, task.index.scores(context.table("test")["text"].to_list()))
 
 
 def _untrained(context: Context, stage: StageWriter) -> pl.DataFrame:
@@ -112,11 +108,7 @@ def _untrained(context: Context, stage: StageWriter) -> pl.DataFrame:
     encoding = plain.encode(test, context.processor, context.spec.model.max_length)
     vectors_NE: Tensor = predict_logits(model, plain, encoding, context.rows_watch("evaluate", "untrained vectors"))
     query_NE, text_ME = vectors_NE[: len(test)], vectors_NE[len(test) :]
-    found = [
-        _among((query_E @ text_ME.T).double().numpy(), wanted, candidates)
-        for query_E, (wanted, candidates) in zip(query_NE, _asked(context, task), strict=True)
-    ]
-    return test.select("id", "label").hstack(told(found, task.corpus))
+    return _ranked(context, task, ((query_E @ text_ME.T).double().numpy() for query_E in query_NE))
 
 
 def _ranking_task(context: Context) -> TextRanking:
@@ -125,20 +117,24 @@ def _ranking_task(context: Context) -> TextRanking:
     return task if isinstance(task, TextRanking) else TextRanking(corpus=context.corpus, candidates=None)
 
 
-def _asked(context: Context, task: TextRanking) -> list[tuple[list[int], list[int] | range]]:
-    """The texts that each test query should find, and those that are ranked for it: not the query itself."""
+def _ranked(context: Context, task: TextRanking, scores: Iterable[np.ndarray]) -> pl.DataFrame:
+    """What each test query finds by its scores of all texts: among the candidates of the model, or among all but the query itself."""
     test = context.table("test")
     wanted = [[task.number_of[text] for text in texts] for texts in relevant_texts(test["label"])]
     if isinstance(context.task, TextRanking):
-        return list(zip(wanted, task.candidates_of(test), strict=True))
-    every = range(len(task.corpus))
-    own = [task.number_of.get(text) for text in test["text"]]
-    return [(texts, every if bar is None else [n for n in every if n != bar]) for texts, bar in zip(wanted, own, strict=True)]
+        asked = zip(scores, wanted, task.candidates_of(test), strict=True)
+        found = [ranking(score_D[candidates], texts, candidates) for score_D, texts, candidates in asked]
+    else:
+        own = [task.number_of.get(text) for text in test["text"]]
+        found = [_unbarred(score_D, texts, bar) for score_D, texts, bar in zip(scores, wanted, own, strict=True)]
+    return test.select("id", "label").hstack(told(found, task.corpus))
 
 
-def _among(score_D: np.ndarray, wanted: list[int], candidates: list[int] | range) -> Ranking:
-    """The ranking of the candidates by scores of all texts."""
-    return ranking(score_D if isinstance(candidates, range) else score_D[candidates], wanted, candidates)
+def _unbarred(score_D: np.ndarray, wanted: list[int], bar: int | None) -> Ranking:
+    """The ranking of all texts but one, which is the query itself; None for none."""
+    if bar is not None:
+        score_D[bar] = -np.inf
+    return ranking(score_D, wanted, range(len(score_D)))
 
 
 def _frequent(context: Context, _stage: StageWriter) -> pl.DataFrame:

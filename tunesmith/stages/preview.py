@@ -49,7 +49,7 @@ def preview_items(items: Items, name: str, choice: Choice, target: Path) -> Path
     table = one_each(items)
     kind = next((column for column in ("image", "audio") if column in table.columns and items.root is not None), None)
     if kind is None or items.root is None:
-        remedy = "For texts, name a spec with train.augment."
+        remedy = "For texts, name a spec."
         raise DataError(Issue(name, "must hold pictures or recordings to be shown", items.format, remedy))
     view = (_pictures if kind == "image" else _recordings)(table, items.root, choice)
     unread = view.pop("unread")
