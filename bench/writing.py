@@ -59,7 +59,7 @@ def by_trainer(model: Any, words: Any, rows: list[dict[str, Any]], size: int) ->
         arguments = transformers.Seq2SeqTrainingArguments(
             output_dir=folder, predict_with_generate=True, per_device_eval_batch_size=size, use_cpu=True, report_to=[], disable_tqdm=True,
             remove_unused_columns=False)  # fmt: skip
-        collate = transformers.DataCollatorForSeq2Seq(words)
+        collate = transformers.DataCollatorWithPadding(words)  # rows without targets: no loss is computed
         peer = transformers.Seq2SeqTrainer(model, arguments, data_collator=collate)
         started = time.perf_counter()
         said = peer.predict(rows).predictions
