@@ -25,7 +25,7 @@ from tunesmith.core.rundir import disk_errors
 
 EXACT_TEXTS = 20_000
 """Most texts that are compared one by one: a search of them takes a few milliseconds."""
-CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 128
+CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 512
 """Neighbours of a text in the graph; texts looked at when one is added, and when one is searched for."""
 CHUNK, MEASURED, DEPTH = 8192, 256, 10
 FORMAT = 2
@@ -81,11 +81,7 @@ class Index:
         count = min(count, self.about.texts)
         if self.graph is None:
             return _one_by_one(query_NE, self.vectors, count)
-        found = self.graph.search(query_NE, count)
-        keys_NK = np.asarray(found.keys).reshape(len(query_NE), -1).astype(np.int64)
-        cosine_NK = np.einsum("ne,nke->nk", query_NE, self.vectors[keys_NK].astype(np.float32))
-        order_NK = np.argsort(-cosine_NK, axis=1, kind="stable")
-        return np.take_along_axis(keys_NK, order_NK, 1), np.take_along_axis(cosine_NK, order_NK, 1)
+        return _by_graph(self.graph, query_NE, self.vectors, count)
 
     def search(self, query_NE: np.ndarray, count: int = DEPTH) -> list[list[Found]]:
         """The nearest texts of each query."""
@@ -212,8 +208,17 @@ def _recall(graph: Any, kept_ME: np.ndarray) -> float:
     asked_NE = asked_NE + draw.normal(0, 0.3 / np.sqrt(asked_NE.shape[1]), asked_NE.shape).astype(np.float32)
     asked_NE /= np.linalg.norm(asked_NE, axis=1, keepdims=True)
     true_NK, _ = _one_by_one(asked_NE, kept_ME, DEPTH)
-    found_NK = np.asarray(graph.search(asked_NE, DEPTH).keys).reshape(len(asked_NE), -1)
+    found_NK, _ = _by_graph(graph, asked_NE, kept_ME, DEPTH)
     return float(np.mean([np.isin(true, found).mean() for true, found in zip(true_NK, found_NK, strict=True)]))
+
+
+def _by_graph(graph: Any, query_NE: np.ndarray, text_ME: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and cosines of the `count` nearest texts among twice as many that the graph finds, whose own cosines are rounded."""
+    found = graph.search(query_NE, min(2 * count, len(text_ME)))
+    keys_NK = np.asarray(found.keys).reshape(len(query_NE), -1).astype(np.int64)
+    cosine_NK = np.einsum("ne,nke->nk", query_NE, text_ME[keys_NK].astype(np.float32))
+    order_NK = np.argsort(-cosine_NK, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(keys_NK, order_NK, 1), np.take_along_axis(cosine_NK, order_NK, 1)
 
 
 def _one_by_one(query_NE: np.ndarray, text_ME: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
