@@ -25,7 +25,7 @@ from tunesmith.core.rundir import disk_errors
 
 EXACT_TEXTS = 20_000
 """Most texts that are compared one by one: a search of them takes a few milliseconds."""
-CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 512
+CONNECTIVITY, WHILE_BUILDING, WHILE_SEARCHING = 16, 128, 1024
 """Neighbours of a text in the graph; texts looked at when one is added, and when one is searched for."""
 CHUNK, MEASURED, DEPTH = 8192, 256, 10
 FORMAT = 2
