@@ -388,6 +388,10 @@ def test_spans_of_parts_of_words_are_counted(tmp_path: Path, tiny_bert: Path, of
     counts = [made.findings[f"data/widened_spans/{split}"] for split in ("train", "validation", "test")]
     assert sum(int(count.value) for count in counts) == 12 and sum(count.n or 0 for count in counts) == 120
     assert offsets.findings["data/widened_spans/train"].value == 0
+    assert "spans of parts of words" in call("show", made.path)[1]
+    for name in ("report.html", "MODEL_CARD.md"):
+        assert "a part of a word" in (made.path / name).read_text("utf-8")
+        assert "a part of a word" not in (offsets.path / name).read_text("utf-8")
 
 
 def test_a_span_in_a_word_that_another_took_is_counted_too() -> None:

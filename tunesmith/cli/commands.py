@@ -293,7 +293,6 @@ def predict(path: Path, data: str, output: Path, top: int) -> None:
     from tunesmith.serve.predictor import load
 
     predictor = load(path)
-    refuse_target(output, predictor.task.kind)
     if whole := reads_whole([data]):
         _say(f"[yellow]{', '.join(map(_plain, whole))}: JSON has no rows to read one by one; it is held in memory whole.[/]")
     with console.status("Predicting") as status:

@@ -90,10 +90,15 @@ def _data(contents: Contents) -> list[Row]:
     else:
         ends = " to ".join(_shown(contents, f"data/numbers/train/{end}", "plain")[0] for end in ("min", "max"))
         rows.append(Row("data", "numbers", ends, f"mean {_shown(contents, 'data/numbers/train/mean', 'plain')[0]}"))
-    cut = [contents.findings.get(f"data/truncated/{split}") for split in vocabulary.SPLITS]
-    if any(finding is not None and finding.value for finding in cut):
-        shown = ", ".join(f"{_value(f, 'count')} {title}" for f, title in zip(cut, vocabulary.SPLITS.values(), strict=True))
-        rows.append(Row("data", "texts cut", shown, f"at {setting(contents.setting('model.max_length'))} tokens"))
+    lost = {
+        "truncated": ("texts cut", f"at {setting(contents.setting('model.max_length'))} tokens"),
+        "widened_spans": ("spans of parts of words", "learned wider, or not at all"),
+    }
+    for name, (what, note) in lost.items():
+        found = [contents.findings.get(f"data/{name}/{split}") for split in vocabulary.SPLITS]
+        if any(finding is not None and finding.value for finding in found):
+            shown = ", ".join(f"{_value(f, 'count')} {title}" for f, title in zip(found, vocabulary.SPLITS.values(), strict=True))
+            rows.append(Row("data", what, shown, note))
     return rows
 
 

@@ -1,7 +1,6 @@
 """Convolutions as a processor wants them, where channels are last.
 
-A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of
-the time. And what comes back
+A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of the time. And what comes back
 from a mean over pixels is brought to the same layout, or every layer below would work across its memory.
 Shape suffixes: B = rows, H = height, W = width, C = channels.
 """

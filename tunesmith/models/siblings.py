@@ -35,7 +35,7 @@ class Family:
         if place == 0:
             self.waiting = dict(enumerate(torch.split(self._product(x), [one.out_features for one in self.layers], -1)))
             self.given = [x]
-        if not self.waiting or self.given[0] is not x:
+        if place not in self.waiting or self.given[0] is not x:
             self.alike, self.waiting, self.given = False, {}, []  # other states after all
             return None
         return self.waiting.pop(place)

@@ -44,6 +44,10 @@ STRENGTHS = (0.01, 0.1)
 NO_SPAN = "no span"
 AROUND = 80
 """Characters of the text that are shown before and after a suspect span."""
+COLUMNS = {
+    "row": pl.Int64, "id": pl.String, "start": pl.Int64, "end": pl.Int64, "span": pl.String, "given": pl.String, "suggested": pl.String,
+    "probability": pl.Float64, "quality": pl.Float64, "reason": pl.String,
+}  # fmt: skip
 
 
 def inspect_spans(context: Context, stage: StageWriter) -> None:
@@ -70,12 +74,6 @@ def inspect_spans(context: Context, stage: StageWriter) -> None:
         known, features_NE = judged_features(context)
         more["outliers"] = unlike_training(context, known, features_NE, own_neighbours(features_NE))
     tell(context, stage, content, content_of(context, verdict, **more))
-
-
-COLUMNS = {
-    "row": pl.Int64, "id": pl.String, "start": pl.Int64, "end": pl.Int64, "span": pl.String, "given": pl.String, "suggested": pl.String,
-    "probability": pl.Float64, "quality": pl.Float64, "reason": pl.String,
-}  # fmt: skip
 
 
 def _judged(states_WE: Tensor, given_W: np.ndarray, folds_W: np.ndarray, types: int) -> tuple[float, np.ndarray]:

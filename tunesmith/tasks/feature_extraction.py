@@ -98,8 +98,8 @@ class FeatureExtraction(Task):
             if isinstance(self.options.loss, Cosine):
                 out += [{**_row(asked, query, [known[entry["text"]]]), "labels": entry["relevance"] / highest} for entry in judged]
             else:
-                rest, same = [known[text] for text in wrong], [self.number_of[text] for text in right]
-                same += [self.number_of[text] for text in (texts_of[number],) if text in self.number_of]  # no text is wrong for itself
+                rest = [known[text] for text in wrong]
+                same = [self.number_of[text] for text in (*right, texts_of[number]) if text in self.number_of]  # none is wrong for itself
                 out += [{**_row(asked, query, [known[text], *rest]), "known": same} for text in right]
         return Encoding(out, [max(len(text["input_ids"]) for text in row[PARTS]) for row in out], queries.cut + texts.cut)
 

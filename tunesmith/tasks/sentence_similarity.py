@@ -53,7 +53,7 @@ class SimilarityApart(SentenceSimilarity):
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         batch = collate_parts(rows)
         if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([float(row["labels"]) for row in rows])
+            batch["labels"] = torch.tensor([float(row["labels"]) for row in rows], dtype=torch.float64)
         return batch
 
     @property
@@ -67,7 +67,7 @@ class SimilarityApart(SentenceSimilarity):
         return {}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        wanted_B = self.wanted(batch["labels"])
+        wanted_B = self.wanted(batch["labels"]).float()
         each_B = (self._cosine(outputs, batch) - wanted_B) ** 2
         weights_B = batch.get("weights", torch.ones_like(each_B))
         return (each_B * weights_B).sum(), weights_B.sum()
