@@ -86,6 +86,8 @@ def texts(options: argparse.Namespace) -> dict[str, float]:
 class Pictures:
     """What training asks of a task, for pictures in memory."""
 
+    redrawn = ""  # a picture is the same at every step
+
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
@@ -107,6 +109,10 @@ class Pictures:
         """Logits."""
         logits: torch.Tensor = model(**batch).logits.float()
         return logits
+
+    def answers(self, model: Any, batches: Any) -> Any:
+        """Logits of one batch after the other, with the numbers of its rows."""
+        return ((numbers, self.answer(model, batch)) for numbers, batch in batches)
 
 
 def pictures(options: argparse.Namespace) -> dict[str, float]:

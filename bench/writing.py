@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,11 @@ def by_trainer(model: Any, words: Any, rows: list[dict[str, Any]], size: int) ->
             remove_unused_columns=False)  # fmt: skip
         collate = transformers.DataCollatorWithPadding(words)  # rows without targets: no loss is computed
         peer = transformers.Seq2SeqTrainer(model, arguments, data_collator=collate)
+        carried, model.generation_config = model.generation_config, deepcopy(model.generation_config)  # `predict` fills in all defaults
         started = time.perf_counter()
         said = peer.predict(rows).predictions
-        return time.perf_counter() - started, [[token for token in row[1:] if token > 0] for row in said.tolist()]
+        seconds, model.generation_config = time.perf_counter() - started, carried
+        return seconds, [[token for token in row[1:] if token > 0] for row in said.tolist()]
 
 
 def asked(arguments: list[str]) -> argparse.Namespace:

@@ -1,0 +1,44 @@
+"""The benchmarks run: each contender of ours for one epoch on a few rows. What they measure is for an idle machine, not for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def _needs(*names: str) -> list[str]:
+    paths = [SHARED / name for name in names]
+    for path in paths:
+        if not path.exists():
+            pytest.skip(f"{path.name} is not there: this bench reads real data")
+    return [str(path) for path in paths]
+
+
+def _table(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / arguments[0]), *arguments[1:], "--repeats", "1", "--epochs", "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "failed" not in done.stdout and done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_pictures() -> None:
+    data, models = _needs("data/fashion_mnist_10k", "models")
+    assert "accuracy" in _table("strategies.py", "pictures", data, "--models", models, "--limit", "40", "--contenders", "tunesmith")
+
+
+def test_layers() -> None:
+    (data,) = _needs("data/banking77")
+    assert "accuracy" in _table("strategies.py", "layers", data, "--limit", "40", "--contenders", "tunesmith")
+
+
+def test_similarity() -> None:
+    (data,) = _needs("data/stsb")
+    assert "spearman" in _table("tasks_text.py", "similarity", data, "--limit", "40").lower()
