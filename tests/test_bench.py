@@ -35,8 +35,8 @@ def test_pictures() -> None:
 
 
 def test_layers() -> None:
-    (data,) = _needs("data/banking77")
-    assert "accuracy" in _table("strategies.py", "layers", data, "--limit", "40", "--contenders", "tunesmith")
+    (data,) = _needs("data/sst2")
+    assert "accuracy" in _table("strategies.py", "layers", data, "--limit", "100", "--contenders", "tunesmith")
 
 
 def test_similarity() -> None:

@@ -149,10 +149,15 @@ def test_convolutions_of_a_pixel_are_products(name: str, monkeypatch: pytest.Mon
     model = placed(model)
     plain = gradients(model, batch)
     kinds = {type(module) for module in model.modules()}
+    paddings = [(module.padding, module.stride) for module in model.modules() if isinstance(module, nn.Conv2d)]
+    copied = [(1, 1) for module in model.modules() if isinstance(module, nn.Conv2d) and module.kernel_size > module.stride == (1, 1)]
     with quick_convolutions(model):
         assert {type(module) for module in model.modules()} > {PixelProduct, EvenMean}
+        assert copied and [m.padding for m in model.modules() if isinstance(m, nn.Conv2d) and m.padding != (0, 0)] == copied
         quick = gradients(model, batch)
     assert {type(module) for module in model.modules()} == kinds
+    assert [(module.padding, module.stride) for module in model.modules() if isinstance(module, nn.Conv2d)] == paddings
+    assert all(module.config.tf_padding for module in model.modules() if hasattr(module, "config"))
     torch.testing.assert_close(quick[0], plain[0], atol=1e-4, rtol=1e-3)
     scale = max(float(value.abs().max()) for value in plain[1].values())
     for key, value in plain[1].items():  # what stands before a batch norm has gradients of nothing but rounding

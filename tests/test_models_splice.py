@@ -159,11 +159,30 @@ def test_folded_batch_norms_say_the_same_and_come_back(name: str) -> None:
         plain = model(**inputs).logits
         with fused(model, inputs):
             replaced = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d) and "forward" in module.__dict__]
+            in_place = [module for module in model.modules() if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6) and module.inplace]
             folded = model(**inputs).logits
-    assert len(replaced) == norms
+    assert len(replaced) == norms and bool(in_place) == bool(norms)
+    assert not any(module.inplace for module in in_place)
     assert (folded - plain).abs().max() <= 1e-3 * plain.abs().max()  # statistics of a few random rows are wild
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert model.state_dict().keys() == before.keys()
+
+
+def test_activations_whose_input_is_read_again_are_left() -> None:
+    class Forked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.activation = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+
+        def forward(self, pixel_values: torch.Tensor) -> Any:
+            said = self.norm(self.conv(pixel_values))
+            return SimpleNamespace(logits=(self.activation(said) + said).mean((2, 3)))
+
+    model, inputs = Forked().eval(), {"pixel_values": torch.randn(2, 3, 4, 4)}
+    plain = model(**inputs).logits
+    with torch.inference_mode(), fused(model, inputs):
+        assert not model.activation.inplace
+        assert torch.equal(model(**inputs).logits, plain)
 
 
 def test_batch_norms_that_are_not_alone_are_left() -> None:

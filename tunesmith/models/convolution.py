@@ -1,7 +1,8 @@
 """Convolutions as a processor wants them, where channels are last.
 
-A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of the time. And what comes back
-from a mean over pixels is brought to the same layout, or every layer below would work across its memory.
+A convolution of one pixel is a product of every pixel's channels with a matrix: as one it takes a third of the time. What comes back
+from a mean over pixels is brought to the same layout, or every layer below would work across its memory. And where a layer copies its
+input into a larger one to pad it alike on all sides (TensorFlow's "SAME", in MobileNet), the convolution pads instead.
 Shape suffixes: B = rows, H = height, W = width, C = channels.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -44,6 +46,10 @@ class EvenMean(nn.AdaptiveAvgPool2d):
 def quick_convolutions(model: Any) -> Iterator[None]:
     """Meanwhile the layers of a model on a processor that this is quicker for are computed so. Parameters keep their names."""
     quick = next(model.parameters()).device.type == "cpu"
+    padded = [(module, module.config, module.convolution.padding) for module in model.modules() if quick and _pads_evenly(module)]
+    for module, config, _ in padded:
+        module.config, conv = _unpadded(config), module.convolution
+        conv.padding = tuple(dilation * (size - 1) // 2 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True))
     changed = [(module, type(module)) for module in model.modules() if quick and _quicker(module) is not None]
     for module, _ in changed:
         module.__class__ = _quicker(module)
@@ -53,6 +59,22 @@ def quick_convolutions(model: Any) -> Iterator[None]:
         for module, kind in changed:
             module.__class__ = kind
             module.__dict__.pop(COPIES, None)
+        for module, config, padding in padded:
+            module.config, module.convolution.padding = config, padding
+
+
+def _pads_evenly(module: Any) -> bool:
+    """True for a layer that pads its input as TensorFlow does, where that adds the same on all sides."""
+    if not getattr(getattr(module, "config", None), "tf_padding", False) or not isinstance(getattr(module, "convolution", None), nn.Conv2d):
+        return False
+    conv = module.convolution
+    return conv.stride == (1, 1) and conv.padding == (0, 0) and all(size % 2 for size in conv.kernel_size)
+
+
+def _unpadded(config: Any) -> Any:
+    plain = copy(config)
+    plain.tf_padding = False
+    return plain
 
 
 def _quicker(module: nn.Module) -> Any:
