@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train import memory
 from tunesmith.train.fit import Job, fit
-from tunesmith.train.memory import decide_recompute, expected_peak, kept_bytes, step_bytes
+from tunesmith.train.memory import KERNEL_BYTES, decide_recompute, expected_peak, kept_bytes, kernel_bytes, step_bytes
+from tunesmith.train.peak import Trim
 from tunesmith.train.range_test import range_test, smooth, suggest
 from tunesmith.train.regularize import SHARES, with_mixup
 from tunesmith.train.step import task_step
@@ -268,3 +270,34 @@ def test_a_run_says_what_memory_it_expected(tmp_path: Path, tiny_bert: Path) -> 
     done = tunesmith.run(tunesmith.load_spec(raw_spec(tmp_path, tiny_bert)), tmp_path / "runs")
     assert done.findings["train/expected_memory_bytes"].value > 0  # type: ignore[operator]
     assert "Memory at the peak" in (done.path / "report.html").read_text("utf-8")
+
+
+def test_freed_memory_is_given_back_when_more_than_the_slack_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("the C library is another one than glibc: it gives back by itself")
+    trim = Trim(device)
+    trim()
+    assert trim.times == 0
+    held = [torch.ones(2**20) for _ in range(100)]
+    monkeypatch.setattr("tunesmith.train.peak.SLACK_BYTES", 2**27)
+    monkeypatch.setattr("tunesmith.train.peak.SLACK_SHARE", 0.0)
+    before = trim.floor
+    trim()
+    assert trim.times == 1 and trim.floor >= before + 2**27  # what is in use stays
+    trim()
+    assert trim.times == 1
+    del held
+    quiet = Trim(torch.device("meta"))
+    quiet()
+    assert quiet.times == 0
+
+
+def test_kernels_of_products_in_bfloat16_are_counted_once_a_shape() -> None:
+    model, _ = family("bert")
+    spec = load_spec({"name": "k", "data": {"train": "unused"}, "train": {"precision": "bfloat16"}})
+    shapes = {module.weight.shape for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    assert kernel_bytes(model, spec, 2) == KERNEL_BYTES * 3 * len(shapes) * 2
+    assert kernel_bytes(model, spec, 10**6) == KERNEL_BYTES * 1024
+    plain = load_spec({"name": "k", "data": {"train": "unused"}, "train": {"precision": "float32"}})
+    assert kernel_bytes(model, plain, 2) == 0

@@ -46,7 +46,7 @@ from tunesmith.train.loop import Learner, train_steps
 from tunesmith.train.masking import at_masks, masked_anew
 from tunesmith.train.optim import decay_is_linear, make_optimizer, make_scheduler, parameter_groups
 from tunesmith.train.pace import Pace
-from tunesmith.train.peak import begin_peak, peak_bytes
+from tunesmith.train.peak import Trim, begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
 from tunesmith.train.step import Step, at_targets, task_step
 from tunesmith.train.stopping import Patience
@@ -188,10 +188,12 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position, pace: Pa
         return job.task.collate([job.train.rows[row] for row in rows])
 
     evaluations = _evaluation_steps(order, job.spec.train.evaluations_per_epoch)
+    trim = Trim(learner.accelerator.device)
     with job.stop.deferred():
         plain = ahead(step_batches(order, collate, position.step))
         batches, step = _in_turns(learner, job, full_batches(plain, learner.model, job.spec, position.step))
         for info in pace.steps(train_steps(learner, batches, step, position.step)):
+            trim()
             position = replace(position, step=info.step, seconds=time.perf_counter() - began)
             update(learner.average, learner.model, info.step, order.steps)
             if info.step in evaluations:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import running_blocks
@@ -27,6 +28,8 @@ from tunesmith.train.peak import begin_peak, free_bytes, peak_bytes
 SAMPLE_ROWS = 2
 SHARE = 0.8
 """Share of the free memory that a step may take: other things grow too."""
+KERNELS, KERNEL_BYTES = 1024, 450_000
+"""oneDNN keeps a kernel for each shape of a product in bfloat16: so many at the most, of about so many bytes each (measured: LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     """Bytes held at the peak of training, from two forward and backward passes of the longest rows and one evaluation batch.
 
     Written formula: what was held at the peak of these passes, and 4 · (moments + averages) · trained; on a processor 4 · trained
-    more, for the copy of the best weights. The model stays as it is.
+    more, for the copy of the best weights, and in bfloat16 `kernel_bytes`. The model stays as it is.
     """
     device = next(model.parameters()).device
     begin_peak(device)
@@ -117,7 +120,15 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     predict_logits(model, task, validation.part(longest))
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     copies = state_copies(spec) + int(device.type == "cpu")
-    return peak_bytes(device) + 4 * copies * trained
+    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, order_of(spec, train).steps)
+
+
+def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:
+    """Bytes of the kernels that a processor keeps for products in bfloat16: three for each shape of a layer and of a batch."""
+    if next(model.parameters()).device.type != "cpu" or spec.train.precision != "bfloat16":
+        return 0
+    layers = {module.weight.shape for module in model.modules() if isinstance(module, nn.Linear | Conv1D)}
+    return KERNEL_BYTES * min(KERNELS, 3 * len(layers) * steps)
 
 
 def state_copies(spec: Spec) -> int:
