@@ -111,6 +111,12 @@ def random_layers(model: Any) -> str:
     return ""
 
 
+def padding_layers(model: nn.Module) -> list[Any]:
+    """Layers (MobileNet's) that pad what their `convolution` reads as TensorFlow does, for their `config` says so."""
+    found = [m for m in model.modules() if getattr(getattr(m, "config", None), "tf_padding", False)]
+    return [m for m in found if isinstance(getattr(m, "convolution", None), nn.Conv2d)]
+
+
 def drops_at_random(model: nn.Module) -> bool:
     """True when two passes in training mode can differ: a dropout layer, or a probability of dropout in the configuration."""
     layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())

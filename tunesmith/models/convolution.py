@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tunesmith.models.anatomy import padding_layers
 from tunesmith.models.half import COPIES, product
 
 LEAST_CHANNELS = 96
@@ -46,7 +47,8 @@ class EvenMean(nn.AdaptiveAvgPool2d):
 def quick_convolutions(model: Any) -> Iterator[None]:
     """Meanwhile the layers of a model on a processor that this is quicker for are computed so. Parameters keep their names."""
     quick = next(model.parameters()).device.type == "cpu"
-    padded = [(module, module.config, module.convolution.padding) for module in model.modules() if quick and _pads_evenly(module)]
+    found = [layer for layer in padding_layers(model) if quick and _pads_evenly(layer.convolution)]
+    padded = [(layer, layer.config, layer.convolution.padding) for layer in found]
     for module, config, _ in padded:
         module.config, conv = _unpadded(config), module.convolution
         conv.padding = tuple(dilation * (size - 1) // 2 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True))
@@ -63,11 +65,7 @@ def quick_convolutions(model: Any) -> Iterator[None]:
             module.config, module.convolution.padding = config, padding
 
 
-def _pads_evenly(module: Any) -> bool:
-    """True for a layer that pads its input as TensorFlow does, where that adds the same on all sides."""
-    if not getattr(getattr(module, "config", None), "tf_padding", False) or not isinstance(getattr(module, "convolution", None), nn.Conv2d):
-        return False
-    conv = module.convolution
+def _pads_evenly(conv: nn.Conv2d) -> bool:
     return conv.stride == (1, 1) and conv.padding == (0, 0) and all(size % 2 for size in conv.kernel_size)
 
 
