@@ -181,8 +181,8 @@ def test_activations_whose_input_is_read_again_are_left() -> None:
     model, inputs = Forked().eval(), {"pixel_values": torch.randn(2, 3, 4, 4)}
     plain = model(**inputs).logits
     with torch.inference_mode(), fused(model, inputs):
-        assert not model.activation.inplace
-        assert torch.equal(model(**inputs).logits, plain)
+        assert not model.activation.inplace and "forward" in model.norm.__dict__  # the batch norm is folded all the same
+        torch.testing.assert_close(model(**inputs).logits, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norms_that_are_not_alone_are_left() -> None:

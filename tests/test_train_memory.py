@@ -31,8 +31,8 @@ from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train import memory
 from tunesmith.train.fit import Job, fit
-from tunesmith.train.memory import KERNEL_BYTES, decide_recompute, expected_peak, kept_bytes, kernel_bytes, step_bytes
-from tunesmith.train.peak import Trim
+from tunesmith.train.memory import KERNEL_BYTES, KERNELS, decide_recompute, expected_peak, kept_bytes, kernel_bytes, step_bytes
+from tunesmith.train.peak import SLACK_BYTES, SLACK_SHARE, Trim
 from tunesmith.train.range_test import range_test, smooth, suggest
 from tunesmith.train.regularize import SHARES, with_mixup
 from tunesmith.train.step import task_step
@@ -301,3 +301,6 @@ def test_kernels_of_products_in_bfloat16_are_counted_once_a_shape() -> None:
     assert kernel_bytes(model, spec, 10**6) == KERNEL_BYTES * 1024
     plain = load_spec({"name": "k", "data": {"train": "unused"}, "train": {"precision": "float32"}})
     assert kernel_bytes(model, plain, 2) == 0
+    told = (Path(__file__).parents[1] / "docs" / "estimates.md").read_text("utf-8")
+    slack = f"whenever {SLACK_SHARE:.0%} of the peak and {SLACK_BYTES // 2**20} MiB".replace("%", " %")
+    assert f"{KERNEL_BYTES:,} · min({KERNELS:,}, 3 ·" in told and slack in told

@@ -22,7 +22,8 @@ TOLERANCE = 1e-3
 def fused(model: Any, inputs: dict[str, Tensor]) -> Iterator[None]:
     """Meanwhile batch norms whose input is a convolution's output are part of it, and activations write into what they read.
 
-    In eval mode only; the weights are then as before. Where the model then answers otherwise, all stays as it is.
+    In eval mode only; the weights are then as before. Where the model then answers otherwise, activations stay as they are; where it
+    still does, so do batch norms.
 
     Args:
         model: which layers follow each other is found by watching one pass.
@@ -43,16 +44,22 @@ def fused(model: Any, inputs: dict[str, Tensor]) -> Iterator[None]:
             conv.weight = nn.Parameter(whole.detach().contiguous(memory_format=layout), False)
             conv.bias = nn.Parameter(bias.detach(), False)
             norm.__dict__["forward"] = _same
+        if activations and not _alike(before, _answer(model, inputs)):  # something else reads what an activation reads
+            _write_apart(activations)
         if pairs and not _alike(before, _answer(model, inputs)):  # something else reads a convolution too
-            _restore(pairs, kept, activations)
+            _restore(pairs, kept)
         yield
     finally:
-        _restore(pairs, kept, activations)
+        _write_apart(activations)
+        _restore(pairs, kept)
 
 
-def _restore(pairs: list[Pair], kept: list[tuple[nn.Conv2d, Any, Any]], activations: list[Any]) -> None:
+def _write_apart(activations: list[Any]) -> None:
     for activation in activations:
         activation.inplace = False
+
+
+def _restore(pairs: list[Pair], kept: list[tuple[nn.Conv2d, Any, Any]]) -> None:
     for conv, weight, bias in kept:
         conv.weight, conv.bias = weight, bias
     for _, norm in pairs:

@@ -192,8 +192,7 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position, pace: Pa
     with job.stop.deferred():
         plain = ahead(step_batches(order, collate, position.step))
         batches, step = _in_turns(learner, job, full_batches(plain, learner.model, job.spec, position.step))
-        for info in pace.steps(train_steps(learner, batches, step, position.step)):
-            trim()
+        for info in pace.steps(trim.between(train_steps(learner, batches, step, position.step))):
             position = replace(position, step=info.step, seconds=time.perf_counter() - began)
             update(learner.average, learner.model, info.step, order.steps)
             if info.step in evaluations:

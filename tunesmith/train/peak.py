@@ -1,7 +1,6 @@
 """Memory that is free, and the most that was held since a moment: of the process, or of the GPU that computes.
 
-glibc keeps what is freed, and finds no use for most of it when batches differ in shape: torch asks for memory at multiples of 64 bytes,
-and a freed piece of the same size is too small for that. A process that needs one gigabyte was seen to grow to five.
+glibc keeps what is freed, and where batches differ in shape it was seen to find no use for most of it (LOG.md, 2026-11-29).
 """
 
 from __future__ import annotations
@@ -11,11 +10,14 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 
+Item = TypeVar("Item")
 SLACK_BYTES, SLACK_SHARE = 2**28, 0.15
 """Freed memory that may be kept: the larger of these bytes and this share of the most that was held. Less of it is slower: each page that
 is given back is cleared before it is used again."""
@@ -48,12 +50,18 @@ def peak_bytes(device: torch.device) -> int:
 
 
 class Trim:
-    """Called between steps, gives freed memory back to the system when the C library has kept more than its slack since the last time."""
+    """Gives freed memory back to the system between steps, when the C library has kept more than its slack since the last time."""
 
     def __init__(self, device: torch.device) -> None:
         self.process, self.device, self.times = psutil.Process(), device, 0
         self.libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" and device.type == "cpu" else None
         self.floor = self._trimmed()
+
+    def between(self, steps: Iterable[Item]) -> Iterator[Item]:
+        """The same steps; what giving back takes is part of the step before."""
+        for step in steps:
+            self()
+            yield step
 
     def __call__(self) -> None:
         if self.libc is None:
