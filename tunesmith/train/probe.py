@@ -20,7 +20,6 @@ from tunesmith.train.averaging import update
 from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner, order_of
 from tunesmith.train.loop import train_steps
-from tunesmith.train.peak import peak_bytes
 from tunesmith.train.prefix import Used, Wish, with_prefix
 
 QUANTILES = (0.02, 0.5, 0.98)
@@ -32,7 +31,6 @@ class Estimate:
 
     steps: int
     seconds: float
-    peak_memory_bytes: int
     store: Used
 
 
@@ -60,7 +58,7 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tok
     per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
     evaluation = slope / 3 * validation_tokens * spec.train.evaluations_per_epoch
     total = order.epochs * (per_epoch + evaluation)
-    return Estimate(order.steps, total, peak_bytes(next(model.parameters()).device), replace(used, bytes=int(used.bytes / share)))
+    return Estimate(order.steps, total, replace(used, bytes=int(used.bytes / share)))
 
 
 def _timed(model: Any, spec: Spec, task: Task, sample: Encoding, order: Order) -> list[tuple[int, float]]:
