@@ -5,6 +5,7 @@ Every contender runs in a process of its own, seed by seed, so that none warms u
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -76,7 +77,8 @@ def ours(model: Any, task: Any, rows: Encoding, options: Namespace) -> Result:
         wish = Wish(spec.store, Path(folder) / "store", float(options.epochs))
         with with_prefix(model, task, [rows, few], wish, lambda *_: None) as (stored, encodings, used):
             shortcuts = shortcuts_for(model, encodings, spec)
-            job = Job(spec, stored, *shortcuts.encodings, lambda _logits: 0.0, True, Path(folder) / "checkpoints", "",
+            rising = itertools.count(1.0)  # the last weights are the best, and kept: the peer keeps its last ones
+            job = Job(spec, stored, *shortcuts.encodings, lambda _logits: next(rising), True, Path(folder) / "checkpoints", "",
                       lambda _report: None, StopRequest())  # fmt: skip
             torch.manual_seed(options.seed)
             fit(model, job)

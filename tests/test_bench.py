@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_train import Bench, spec_of
+from tunesmith.train.fit import Fitted
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -50,6 +53,17 @@ def test_a_peer_that_writes_leaves_the_model_as_it_was(monkeypatch: pytest.Monke
     before = model.generation_config.to_dict()
     writing.by_trainer(model, words, [{"input_ids": [5, 6, 2], "attention_mask": [1, 1, 1]}], 1)
     assert model.generation_config.to_dict() == before  # or ours would not follow them and leave writing to `generate`
+
+
+def test_both_contenders_keep_the_weights_of_the_last_epoch(monkeypatch: pytest.MonkeyPatch, tiny_bert: Path, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import peers
+
+    fits, plain = list[Fitted](), peers.fit
+    monkeypatch.setattr(peers, "fit", lambda model, job: fits.append(plain(model, job)))
+    bench = Bench(tiny_bert, tmp_path)
+    peers.ours(bench.model(spec_of(tiny_bert)), bench.task, bench.encoding, Namespace(epochs=3, rate=1e-3, seed=0, top=1))
+    assert fits[0].best_step == fits[0].steps and fits[0].epochs_run == 3
 
 
 def test_similarity() -> None:

@@ -22,6 +22,7 @@ from tunesmith.models.load import load_processor
 from tunesmith.pipeline import check
 from tunesmith.serve.search import Index, make_index
 from tunesmith.spec.check import check_spec
+from tunesmith.spec.defaults import read_resolved
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Model
 from tunesmith.stages.plan import make_plan
@@ -91,6 +92,17 @@ def test_vectors_are_those_of_plain_transformers(done: tunesmith.Run) -> None:
     assert predictor.predict(texts)[0].vector == pytest.approx(tuple(made[0])) and predictor.predict(texts)[0].label is None
     assert [place for place, _ in predictor.rank("refund the charge", ["door", "refund the charge"])] == [1, 0]
     assert predictor.vectors([]).shape == (0, made.shape[1]) and predictor.rank("refund", []) == []
+
+
+def test_a_network_that_embeds_already_may_stay_as_it_was(done: tunesmith.Run, tmp_path: Path) -> None:
+    again = run(tmp_path, done.model_path, strategy={"kind": "layers", "top": 1})
+    found, resolved = again.findings, read_resolved(again.path / "resolved.yaml")
+    assert resolved.train.averaging is not None and resolved.train.averaging.kind == "wise_ft"
+    assert found["averaging/share"].value in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) and found["averaging/members"].value == 6
+    assert found["averaging/gain"].value >= 0  # type: ignore[operator]
+    assert found["train/best_score"].value - found["averaging/plain_score"].value == pytest.approx(found["averaging/gain"].value)  # type: ignore[operator]
+    assert "The kept weights lie between those before training and the trained ones" in (again.path / "report.html").read_text("utf-8")
+    assert verify_run(RunDir(again.path), 2).ok
 
 
 def test_the_folder_is_one_of_sentence_transformers(done: tunesmith.Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_a_missing_file_names_the_closest(tmp_path: Path) -> None:
     write(tmp_path, "data: {train: a.csv}")
     with pytest.raises(SpecError, match=r"Did you mean tickets\.yaml\?"):
         load_spec(tmp_path / "ticket.yaml")
+
+
+def test_vectors_of_embedders_may_stay_as_they_were() -> None:
+    vectors = {**BASE, "task": "feature-extraction"}
+    for facts, spec, kind, rule in (
+        (replace(FACTS, embeds=True), vectors, "wise_ft", "vectors of this model serve before training"),
+        (replace(FACTS, embeds=True), {**BASE, "task": "sentence-similarity"}, "wise_ft", "vectors of this model serve before training"),
+        (replace(FACTS, embeds=True), {**vectors, "train": {"averaging": {"kind": "ema"}}}, "ema", "given"),
+        (replace(FACTS, embeds=True), {**vectors, "train": {"averaging": None}}, None, "given"),
+        (replace(FACTS, embeds=True), {**BASE, "task": "text-ranking"}, None, "default"),
+        (FACTS, vectors, None, "default"),
+        (FACTS, {**BASE, "task": "sentence-similarity"}, None, "default"),
+    ):
+        resolved = resolve(load_spec(spec), facts)
+        averaging = resolved.spec.train.averaging
+        assert (averaging.kind if averaging else None) == kind, spec
+        assert resolved.rules["train.averaging.kind" if kind else "train.averaging"] == rule
+        assert resolved.rules.keys() == flatten(resolved.spec).keys()
 
 
 def test_binary_is_refused(tmp_path: Path) -> None:

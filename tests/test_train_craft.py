@@ -22,25 +22,27 @@ from tunesmith.core.errors import Interrupted, ModelError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.records import Progress
 from tunesmith.models.build import set_dropout
+from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Distill, Ema, Mixup, Swa
 from tunesmith.tasks.losses import generalized_cross_entropy, symmetric_cross_entropy
 from tunesmith.tasks.make import make_task
-from tunesmith.train.averaging import Average, greedy_soup, refresh_statistics, swapped, update
+from tunesmith.train.averaging import Average, between, greedy_soup, refresh_statistics, swapped, update
 from tunesmith.train.batches import step_batches
 from tunesmith.train.distill import TaughtTask, teaching, with_teacher
-from tunesmith.train.fit import Job, full_batches, full_step, make_learner, order_of
+from tunesmith.train.fit import Job, fit, full_batches, full_step, make_learner, order_of
 from tunesmith.train.loop import train_steps
 from tunesmith.train.regularize import SHARES, divergence, mixed, with_mixup, with_r_drop
 from tunesmith.train.step import task_step
 
 EMA, SWA = ("train.averaging.kind=ema", "train.averaging.decay=0.8"), ("train.averaging.kind=swa", "train.averaging.last=0.5")
 SOUP = ("train.averaging.kind=soup", "train.averaging.checkpoints=3", "train.evaluations_per_epoch=3")
+WISE = ("train.averaging.kind=wise_ft",)
 R_DROP, MIXUP = ("train.regularization.kind=r_drop",), ("train.regularization.kind=mixup", "train.regularization.alpha=1.0")
 GCE, SCE = ("train.loss.kind=generalized_cross_entropy",), ("train.loss.kind=symmetric_cross_entropy",)
 TAUGHT = ("train.distill.teacher=unused",)
-ALL = {"ema": EMA, "swa": SWA, "soup": SOUP, "r_drop": R_DROP, "mixup": MIXUP, "gce": GCE, "sce": SCE, "distill": TAUGHT}
+ALL = {"ema": EMA, "swa": SWA, "soup": SOUP, "wise_ft": WISE, "r_drop": R_DROP, "mixup": MIXUP, "gce": GCE, "sce": SCE, "distill": TAUGHT}
 
 
 class Crafted(Bench):
@@ -327,6 +329,41 @@ def test_a_soup_is_made_of_the_best_checkpoints_and_only_those_stay_on_disk(benc
     assert len(kept) == 3 and fitted.averaged is not None and fitted.averaged.of == 3 and 1 <= fitted.averaged.members <= 3
     assert fitted.best_score >= fitted.averaged.plain
     assert fitted.best_score == pytest.approx(bench.job(spec_of(bench.tiny_bert), "x").score(scores(model, bench)))
+
+
+@given(st.lists(st.floats(0, 0.99), min_size=1, max_size=6), st.floats(-1, 2), st.booleans())
+def test_a_point_between_two_weights_is_the_best_that_was_tried(shares: list[float], lowest: float, higher: bool) -> None:
+    start, trained = {"w": torch.zeros(1, dtype=torch.float64)}, {"w": torch.ones(1, dtype=torch.float64)}
+
+    def score(weights: dict[str, torch.Tensor]) -> float:
+        return float((weights["w"] - lowest).square()) * (-1 if higher else 1)
+
+    weights, best, share = between(start, trained, shares, score, score(trained), higher)
+    assert float(weights["w"]) == pytest.approx(share) and score(weights) == pytest.approx(best)
+    every = [score({"w": torch.tensor([tried], dtype=torch.float64)}) for tried in (*shares, 1.0)]
+    assert best == pytest.approx(max(every) if higher else min(every))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_kept_weights_lie_where_validation_says_between_those_before_and_after_training(bench: Crafted, quick: bool) -> None:
+    spec, kept, before = spec_of(bench.tiny_bert, *WISE, "train.epochs=2", "train.patience=null"), [], {}
+    for name, last in (("trained", [0.0] * 5), ("between", [0.0, 0.0, 0.9, 0.0, 0.0])):  # two epochs, then shares from the highest
+        model, scored = bench.model(spec), iter([0.5, 0.6, *last])
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        torch.manual_seed(7)
+        job = replace(bench.job(spec, name), score=lambda _logits, scored=scored: next(scored))
+        shortcuts = Shortcuts(model, [job.train, job.validation], linear_decay=True) if quick else None
+        job = replace(job, train=shortcuts.encodings[0], validation=shortcuts.encodings[1]) if shortcuts else job
+        fitted = fit(model, job)
+        if shortcuts:
+            shortcuts.undo()
+        kept.append((dict(model.named_parameters()), fitted))
+    (trained, whole), (mixed, part) = kept
+    assert whole.averaged is not None and whole.averaged.share == 1.0 and whole.best_score == 0.6 and whole.best_step == part.best_step
+    assert part.averaged is not None and part.averaged.share == pytest.approx(0.4) and part.best_score == 0.9
+    for name, value in mixed.items():
+        assert torch.allclose(value, torch.lerp(before[name], trained[name], 0.4), atol=1e-6), name
+    assert any(not torch.equal(trained[name], value) for name, value in before.items())
 
 
 def test_swa_averages_at_least_one_step() -> None:

@@ -33,6 +33,7 @@ from tunesmith.train import memory
 from tunesmith.train.fit import Job, fit
 from tunesmith.train.memory import KERNEL_BYTES, KERNELS, decide_recompute, expected_peak, kept_bytes, kernel_bytes, step_bytes
 from tunesmith.train.peak import SLACK_BYTES, SLACK_SHARE, Trim
+from tunesmith.train.probe import estimate
 from tunesmith.train.range_test import range_test, smooth, suggest
 from tunesmith.train.regularize import SHARES, with_mixup
 from tunesmith.train.step import task_step
@@ -246,13 +247,14 @@ def test_memory_is_expected_within_its_margin_and_nothing_changes(tmp_path: Path
     rows = [{"input_ids": [n % 90 + 5] * 100, "pad": 0, "labels": np.int64(n % 3)} for n in range(96)]
     train, held_out = Encoding(rows, [100] * 96, 0), Encoding(rows[:8], [100] * 8, 0)
     before, draws = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
-    expected = expected_peak(model, spec, task, train, held_out)
+    expected = expected_peak(model, spec, task, train, held_out, 3)
     assert torch.equal(draws, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     job = Job(spec, task, train, held_out, lambda _: 0.0, True, tmp_path / "c", "", lambda _: None, StopRequest())
     fitted = fit(model, job)
     assert fitted.peak_memory_bytes == pytest.approx(expected, rel=0.15)
+    assert estimate(model, spec, task, train, held_out).peak_bytes == pytest.approx(expected, rel=0.15)  # what `plan` shows
 
 
 def test_a_probe_leaves_batch_statistics_alone() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.records import StepInfo
-from tunesmith.train.pace import PROBED, Pace, line
+from tunesmith.train.pace import SHORTEST, Pace, line
 
 
 @given(st.floats(0, 1), st.floats(1e-6, 1e-2), st.lists(st.integers(1, 500), min_size=10, max_size=40, unique=True))
@@ -28,8 +28,15 @@ def test_the_rest_of_a_run_is_expected_from_its_beginning() -> None:
         pace.seconds.append(0.01 + 0.001 * pace.tokens[-1])
     pace.evaluations = 2
     assert pace.expected() == pytest.approx(sum(pace.seconds) + 2 * 0.001 / 3 * 300)
-    short = Pace(300, pace.tokens[: 2 * PROBED], pace.seconds[: 2 * PROBED])
+    short = Pace(300, pace.tokens[:SHORTEST], pace.seconds[:SHORTEST])
     assert short.expected() is None
+
+
+def test_slow_first_steps_are_not_taken_for_the_pace() -> None:
+    for steps in (90, 170, 400):
+        slow = min(30, steps // 6)
+        seconds = [1.0] * slow + [0.2] * (steps - slow)
+        assert Pace(0, [10] * steps, seconds).expected() == pytest.approx(sum(seconds))
 
 
 def test_steps_are_passed_on_unchanged() -> None:

@@ -108,15 +108,16 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
             )
             yield "adaptation", adaptation
         yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps{folded}"
-        yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, measured in the probe"
+        how = "from passes of the longest rows" if answer.steps else "so far: of this program, which has embedded a few rows"
+        yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, {how}"
         if answer.recompute is not None:
             yield (
                 "checkpointing",
                 f"{'blocks are computed again in the backward pass' if answer.recompute.used else 'off'}: {answer.recompute.reason}",
             )
-    if answer.averaging_bytes:
-        soup = answer.spec.train.averaging is not None and answer.spec.train.averaging.kind == "soup"
-        yield "averaging", f"about {answer.averaging_bytes / 2**20:,.0f} MiB {'on disk' if soup else 'of memory, and again in checkpoints'}"
+    if answer.averaging_bytes and answer.resolved and (averaging := answer.resolved.spec.train.averaging):
+        where = {"soup": "on disk", "wise_ft": "of memory"}.get(averaging.kind, "of memory, and again in checkpoints")
+        yield "averaging", f"{averaging.kind}: about {answer.averaging_bytes / 2**20:,.0f} MiB {where}"
     if answer.disk_bytes is not None and answer.disk_free_bytes is not None:
         yield "disk", f"about {answer.disk_bytes / 2**20:,.0f} MiB at the most, {answer.disk_free_bytes / 2**30:,.1f} GiB free"
 

@@ -36,7 +36,16 @@ class Soup(Part):
     """How many of the best scored checkpoints are kept on disk until the end, as candidates."""
 
 
-Averaging = Annotated[Ema | Swa | Soup, Field(discriminator="kind")]
+class WiseFT(Part):
+    """A point between the weights before training and the trained ones, the best by validation (WiSE-FT, Wortsman et al. 2022)."""
+
+    kind: Literal["wise_ft"]
+    """Selects this average."""
+    shares: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1, max_length=100)] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    """Shares of the trained weights that are tried, besides all of them; 0 is the model before training."""
+
+
+Averaging = Annotated[Ema | Swa | Soup | WiseFT, Field(discriminator="kind")]
 
 
 class RDrop(Part):

@@ -12,7 +12,7 @@ import yaml
 from tunesmith.core.errors import SpecError
 from tunesmith.core.records import Issue
 from tunesmith.spec.kinds import BASELINES, OF_CLASSES, Kind
-from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Gradual, Part, Prompts, Spec, Store, Train
+from tunesmith.spec.schema import SGD, Adafactor, Features, Full, Gradual, Part, Prompts, Spec, Store, Train, WiseFT
 
 LENGTH_MULTIPLE = 8
 CANDIDATES, MOSTLY_JUDGED = 20, 0.5
@@ -108,16 +108,20 @@ def resolve(spec: Spec, facts: Facts) -> Resolved:
         derived["embedding.reading"] = _reading(spec, facts.embeds)
     if spec.task == "text-ranking":
         derived["ranking.candidates"] = _candidates(facts)
-    derived |= (by_kind := _by_kind(spec, derived.get("embedding.reading")))
+    by_kind = _by_kind(spec, derived.get("embedding.reading"), facts.embeds)
     open_paths = {path for path in derived if flatten(spec)[path] in (OPEN.get(path), FIND)}
-    open_paths |= by_kind.keys() - set(_given(spec))
+    open_paths |= {path for path in by_kind if not any(f"{given}.".startswith(f"{path}.") for given in _given(spec))}
+    derived |= by_kind
     filled = spec
     for path in open_paths:
         part, name = path.split(".")
         inside = dict(filled)[part].model_copy(update={name: derived[path][0]})
         filled = filled.model_copy(update={part: inside})
     given = set(_given(spec))
-    rules = {path: derived[path][1] if path in open_paths else "given" if path in given else "default" for path in flatten(filled)}
+    filled_by = {
+        path: next((open_path for open_path in open_paths if f"{path}.".startswith(f"{open_path}.")), None) for path in flatten(filled)
+    }
+    rules = {path: derived[by][1] if by else "given" if path in given else "default" for path, by in filled_by.items()}
     return Resolved(filled, rules)
 
 
@@ -154,13 +158,16 @@ def _candidates(facts: Facts) -> tuple[int | str, str]:
     return CANDIDATES, f"only {facts.judged:.0%} of the training queries come with texts that are not relevant"
 
 
-def _by_kind(spec: Spec, reading: tuple[Any, str] | None) -> dict[str, tuple[Any, str]]:
-    """What the kind of labels has in place of a default."""
+def _by_kind(spec: Spec, reading: tuple[Any, str] | None, embeds: bool) -> dict[str, tuple[Any, str]]:
+    """What the kind of labels has in place of a default; `embeds` as in Facts."""
     values = dict(BY_KIND.get(spec.kind, {}))
     if BASELINES[spec.kind] != type(spec.evaluate)().baselines:
         values["evaluate.baselines"] = (BASELINES[spec.kind], f"those of {spec.task}")
-    if reading is not None and (spec.embedding.reading or reading[0]) == "apart":
+    apart = reading is not None and (spec.embedding.reading or reading[0]) == "apart"
+    if apart:
         values["train.head_start"] = ("random", "vectors have no head")
+    if embeds and (apart or spec.task == "feature-extraction"):
+        values["train.averaging"] = (WiseFT(kind="wise_ft"), "vectors of this model serve before training")
     return values
 
 

@@ -24,6 +24,7 @@ from tunesmith.spec.craft import RDrop as RDrop
 from tunesmith.spec.craft import Regularization as Regularization
 from tunesmith.spec.craft import Soup as Soup
 from tunesmith.spec.craft import Swa as Swa
+from tunesmith.spec.craft import WiseFT as WiseFT
 from tunesmith.spec.generation import BeamSearch as BeamSearch
 from tunesmith.spec.generation import Generation as Generation
 from tunesmith.spec.generation import Greedy as Greedy

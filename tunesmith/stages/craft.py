@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from tunesmith.core.records import Finding
-from tunesmith.spec.schema import Mixup, Soup
+from tunesmith.spec.schema import Mixup
 from tunesmith.stages.context import Context
 from tunesmith.train.fit import Fitted
 from tunesmith.train.memory import Recompute
+
+OVER_STEPS = ("Steps whose weights were averaged by the end", "steps", "the weights of the last step, not averaged")
+WORDS = {
+    "ema": OVER_STEPS,
+    "swa": OVER_STEPS,
+    "soup": ("Checkpoints in the soup", "checkpoints", "the best single checkpoint"),
+    "wise_ft": ("Points between the weights before training and the trained ones that were tried", "points", "the trained weights alone"),
+}
+"""What the members of an average are, their unit, and what is kept without it."""
 
 
 def craft_findings(context: Context, fitted: Fitted, again: Recompute) -> list[Finding]:
@@ -14,11 +23,12 @@ def craft_findings(context: Context, fitted: Fitted, again: Recompute) -> list[F
     train, metric, rows = context.spec.train, context.spec.evaluate.metric, len(context.table("validation"))
     found = [_recompute(again)]
     if fitted.averaged is not None and train.averaging is not None:
-        soup, averaged = isinstance(train.averaging, Soup), fitted.averaged
-        what = "Checkpoints in the soup" if soup else "Steps whose weights were averaged by the end"
-        without = "the best single checkpoint" if soup else "the weights of the last step, not averaged"
+        averaged, (what, unit, without) = fitted.averaged, WORDS[train.averaging.kind]
+        if averaged.share is not None:
+            claim = "Share of the trained weights in the kept ones, the others being those before training"
+            found.append(Finding("averaging/share", claim, averaged.share, n=rows, source="measured"))
         found += [
-            Finding("averaging/members", what, averaged.members, "checkpoints" if soup else "steps", averaged.of),
+            Finding("averaging/members", what, averaged.members, unit, averaged.of),
             Finding("averaging/plain_score", f"Validation {metric} of {without}", averaged.plain, n=rows, source="measured"),
             Finding(
                 "averaging/gain", f"Validation {metric} of the kept weights less that of {without}", fitted.best_score - averaged.plain

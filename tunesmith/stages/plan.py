@@ -28,12 +28,13 @@ from tunesmith.models.size import Size, size_of
 from tunesmith.models.strategies import apply_strategy
 from tunesmith.spec.check import check_spec
 from tunesmith.spec.defaults import Resolved, resolve, with_reading
-from tunesmith.spec.schema import Features, Soup, Spec
+from tunesmith.spec.schema import Features, Soup, Spec, WiseFT
 from tunesmith.stages.adapt import Adapting, adapting
 from tunesmith.stages.embed import CERTIFICATE_BATCH, splits_to_embed
 from tunesmith.stages.find_rate import find_rate
 from tunesmith.stages.teacher import check_teacher
 from tunesmith.tasks.base import Encoding, Task
+from tunesmith.tasks.feature_extraction import FeatureExtraction
 from tunesmith.tasks.make import make_task, metric_names
 from tunesmith.train.fit import shortcuts_for
 from tunesmith.train.memory import Recompute, decide_recompute
@@ -135,21 +136,22 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     if not isinstance(spec.strategy, Features):
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
-        shortcuts = shortcuts_for(model, [learned], spec)
+        scored = task.scored(encodings["validation"]) if isinstance(task, FeatureExtraction) else encodings["validation"]
+        shortcuts = shortcuts_for(model, [learned, scored], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
-            cost = estimate(model, spec, task, shortcuts.encodings[0], sum(encodings["validation"].lengths))
-        plan.store = cost.store
+            cost = estimate(model, spec, task, *shortcuts.encodings)
+        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
         plan.size, training = size_of(apply_strategy(model, spec.strategy)), heads * HEAD_SECONDS_PER_ROW * len(prepared.train)
+        plan.peak_memory_bytes = peak_bytes(torch.device(device()))
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     if spec.model.adapt is not None:
         work = adapting(spec, splits, processor)
         plan.adapted_texts, plan.adapt_seconds = len(work.texts.train), _adapt_seconds(work, forward)
     plan.seconds = plan.adapt_seconds + training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
-    plan.peak_memory_bytes = peak_bytes(torch.device(device()))
     if spec.kind == "text":
         found = f"{plan.rows['validation'] + plan.rows['test']} texts, each of at most {spec.generation.max_new_tokens} tokens"
         plan.issues.append(Issue("generation", "takes time that this plan leaves out", found, "Lower it for shorter texts.", fatal=False))
@@ -158,8 +160,8 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
 def _adapt_seconds(work: Adapting, per_token: float) -> float:
     """Seconds of adaptation, from a few real steps, with the passes that score it before and after."""
     model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
-    shortcuts = shortcuts_for(model, [work.train], work.spec)
-    cost = estimate(model, work.spec, work.task, shortcuts.encodings[0], sum(work.validation.lengths))
+    shortcuts = shortcuts_for(model, [work.train, work.validation], work.spec)
+    cost = estimate(model, work.spec, work.task, *shortcuts.encodings)
     return cost.seconds + 2 * per_token * sum(work.test.lengths)
 
 
@@ -208,12 +210,13 @@ def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float)
 def _add_disk(plan: Plan, runs: Path) -> None:
     place = next(p for p in (runs.absolute(), *runs.absolute().parents) if p.exists())
     plan.disk_free_bytes = shutil.disk_usage(place).free
-    if plan.size is not None:
-        averaging, weights = plan.spec.train.averaging, 4 * plan.size.trainable
+    if plan.size is not None and plan.resolved is not None:
+        averaging, weights = plan.resolved.spec.train.averaging, 4 * plan.size.trainable
         plan.averaging_bytes = weights * (averaging.checkpoints + 2 if isinstance(averaging, Soup) else averaging is not None)
         stored = plan.store.bytes if plan.store and plan.store.used else 0
         copies = MODEL_COPIES + (plan.spec.model.adapt is not None)  # the adapted model stays beside the trained one
-        plan.disk_bytes = copies * plan.size.bytes + plan.averaging_bytes + stored
+        saved = 0 if isinstance(averaging, WiseFT) else plan.averaging_bytes  # the weights before training are made again
+        plan.disk_bytes = copies * plan.size.bytes + saved + stored
         if plan.disk_bytes > plan.disk_free_bytes:
             need, free = (f"{b / 2**30:.1f} GiB" for b in (plan.disk_bytes, plan.disk_free_bytes))
             plan.issues.append(

@@ -33,7 +33,7 @@ from tunesmith.tasks.sentence_similarity import SimilarityApart
 from tunesmith.tasks.text_regression import TextRegression
 from tunesmith.tasks.token_classification import TokenClassification
 from tunesmith.train.distill import taught, with_teacher
-from tunesmith.train.fit import Fitted, Job, fit, shortcuts_for
+from tunesmith.train.fit import Fitted, Job, fit, order_of, shortcuts_for
 from tunesmith.train.memory import decide_recompute, expected_peak
 from tunesmith.train.prefix import Wish, with_prefix
 
@@ -87,7 +87,8 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
             job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
-            expected = expected_peak(model, context.spec, job.task, job.train, job.validation)
+            steps = order_of(context.spec, job.train).steps
+            expected = expected_peak(model, context.spec, job.task, job.train, job.validation, steps)
             claim = "Memory expected at the peak of training, from passes of the longest rows"
             stage.find(Finding("train/expected_memory_bytes", claim, expected, "bytes"))
             fitted = fit(model, job)

@@ -3,7 +3,7 @@
 An average is of the trained parameters alone; all others are the same at every step. With the shortcut of a compact
 vocabulary it stays exact, since an average is linear in the weights.
 Papers: exponential moving average (Polyak & Juditsky 1992), stochastic weight averaging (Izmailov et al. 2018), greedy
-model soup (Wortsman et al. 2022, recipe 1).
+model soup (Wortsman et al. 2022, recipe 1), interpolation with the weights before training (Wortsman et al. 2022, WiSE-FT, eq. 1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tunesmith.spec.schema import Averaging, Ema, Soup, Swa
+from tunesmith.spec.schema import Averaging, Soup, Swa, WiseFT
 from tunesmith.tasks.base import FOR_THE_LOSS, Batch
 
 Weights = dict[str, Tensor]
@@ -30,25 +30,29 @@ Candidate = tuple[float, int]  # (score, step) of a checkpoint that is kept
 class Average:
     """An average in the making, and how many steps are in it; or, for a soup, the candidates that are kept on disk.
 
-    Empty until the rule begins to average. All of it is in a checkpoint, so a resumed run goes on bit-identically.
+    Empty until the rule begins to average. All of it is in a checkpoint, so a resumed run goes on bit-identically; but for `start`,
+    the weights before training, which a resumed run begins with too.
     """
 
     rule: Averaging | None = None
     weights: Weights = field(default_factory=dict)
     count: int = 0
     candidates: list[Candidate] = field(default_factory=list)
+    start: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Averaged:
     """What averaging came to: members of the average, of how many that there were, and the validation score without it.
 
-    `plain` is the score of the last step's weights for an average over steps, and that of the best checkpoint for a soup.
+    `plain` is the score of the last step's weights for an average over steps, and that of the best checkpoint otherwise. `share` is
+    that of the trained weights, where the others are those before training; the members are then the shares that were tried.
     """
 
     members: int
     of: int
     plain: float
+    share: float | None = None
 
 
 def trained_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -58,9 +62,9 @@ def trained_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
 
 @torch.no_grad()
 def update(average: Average, model: Any, step: int, steps: int) -> None:
-    """Take the weights after a step (counted from 1, of `steps`) into a moving average, in place; a soup waits for scores."""
+    """Take the weights after a step (counted from 1, of `steps`) into a moving average, in place; other rules wait for scores."""
     rule = average.rule
-    if rule is None or isinstance(rule, Soup) or (isinstance(rule, Swa) and step <= steps - max(round(rule.last * steps), 1)):
+    if rule is None or isinstance(rule, (Soup, WiseFT)) or (isinstance(rule, Swa) and step <= steps - max(round(rule.last * steps), 1)):
         return
     average.count += 1
     share = 1 / average.count if isinstance(rule, Swa) else 1 - rule.decay
@@ -73,7 +77,7 @@ def update(average: Average, model: Any, step: int, steps: int) -> None:
 
 def begun(average: Average) -> bool:
     """False while a rule that will average has nothing yet: scores before that do not count."""
-    return average.rule is None or isinstance(average.rule, (Ema, Soup)) or average.count > 0
+    return not isinstance(average.rule, Swa) or average.count > 0
 
 
 @contextmanager
@@ -180,6 +184,19 @@ def greedy_soup(
         if value >= best if higher_is_better else value <= best:
             soup, best, members = tried, value, [*members, step]
     return soup, best, members
+
+
+def between(
+    start: Weights, trained: Weights, shares: Iterable[float], score: Callable[[Weights], float], best: float, higher_is_better: bool
+) -> tuple[Weights, float, float]:
+    """Weights, score and share of the best point between two; of equal ones that nearest to `trained`, whose score is `best`."""
+    chosen, share = trained, 1.0
+    for tried in sorted(set(shares), reverse=True):
+        weights = {name: torch.lerp(start[name], value, tried) for name, value in trained.items()}
+        value = score(weights)
+        if value > best if higher_is_better else value < best:
+            chosen, best, share = weights, value, tried
+    return chosen, best, share
 
 
 def load_candidate(folder: Path, step: int) -> Weights:

@@ -24,13 +24,14 @@ from tunesmith.models.forward import predict_logits
 from tunesmith.models.load import device
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import blocks_from_the_top, frozen_prefix, rate_levels
-from tunesmith.spec.schema import Gradual, Mixup, Soup, Spec
+from tunesmith.spec.schema import Gradual, Mixup, Soup, Spec, WiseFT
 from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.averaging import (
     Average,
     Averaged,
     Weights,
     begun,
+    between,
     drop_others,
     greedy_soup,
     keep_candidate,
@@ -76,8 +77,8 @@ class Job:
 class Fitted:
     """What training came to. `seconds` add up over interruptions; `resumed_at` is the step that this process began at.
 
-    `best_step` is where the kept weights were taken; for a soup, the step of its best member. `expected_seconds` were expected after
-    the first steps; None for short and for resumed runs, and where texts are written.
+    `best_step` is where the kept weights were taken; for a soup, the step of its best member; for WiSE-FT, that of the trained ones.
+    `expected_seconds` were expected after the first steps; None for short and for resumed runs, and where texts are written.
     """
 
     steps: int
@@ -155,11 +156,12 @@ def fit(model: Any, job: Job) -> Fitted:
     patience = job.spec.train.patience
     assert patience != "auto", "resolved specs say how long to wait"
     fresh = Position(0, 0.0, 0, Patience(patience, job.higher_is_better))
+    if isinstance(learner.average.rule, WiseFT):
+        learner.average.start = {name: p.detach().clone() for name, p in trained_parameters(learner.model)}
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     pace = Pace(sum(job.validation.lengths))
     position, stopped_by = _loop(learner, job, order, start, pace)
-    position, averaged = _averaged(learner, job, order, position)
-    load_trained(learner.model, load_file(job.folder / "best.safetensors"))
+    position, averaged = _finished(learner, job, order, position)
     assert position.patience.best is not None, "the last step is always scored"
     return Fitted(
         steps=position.step,
@@ -250,28 +252,35 @@ def _plain_batches(job: Job, order: Order) -> Iterator[Batch]:
     return (job.task.collate([job.train.rows[row] for row in rows]) for rows in order.epoch_rows(0))
 
 
-def _averaged(learner: Learner, job: Job, order: Order, position: Position) -> tuple[Position, Averaged | None]:
-    """What averaging came to; a soup is made here, and its weights take the place of the best."""
-    average = learner.average
-    if average.rule is None:
-        return position, None
+def _finished(learner: Learner, job: Job, order: Order, position: Position) -> tuple[Position, Averaged | None]:
+    """The best weights go into the model, and what averaging came to; a soup, and a point between two weights, are made here."""
+    average, rule, model = learner.average, learner.average.rule, learner.model
+    best, state = position.patience.best, load_file(job.folder / "best.safetensors")
+    assert best is not None, "the last step is always scored"
 
     def score() -> float:
-        return job.score(predict_logits(learner.model, job.task, job.validation))
-
-    if not isinstance(average.rule, Soup):
-        return position, Averaged(average.count, position.step, score())
-    plain = average.candidates[0][0]
+        return job.score(predict_logits(model, job.task, job.validation))
 
     def score_of(weights: Weights) -> float:
-        with swapped(learner.model, weights, lambda: _plain_batches(job, order)):
+        with swapped(model, weights, lambda: _plain_batches(job, order)):
             return score()
 
-    soup, best, members = greedy_soup(average.candidates, partial(load_candidate, job.folder), score_of, job.higher_is_better)
-    with swapped(learner.model, soup, lambda: _plain_batches(job, order)):
-        _save_best(trained_state(learner.model), job.folder)
-    position = replace(position, patience=replace(position.patience, best=best))
-    return position, Averaged(len(members), len(average.candidates), plain)
+    averaged, weights, plain = None, Weights(), best
+    if isinstance(rule, Soup):
+        plain = average.candidates[0][0]
+        weights, best, members = greedy_soup(average.candidates, partial(load_candidate, job.folder), score_of, job.higher_is_better)
+        averaged = Averaged(len(members), len(average.candidates), plain)
+    elif isinstance(rule, WiseFT):
+        trained = {name: state[name].to(value.device) for name, value in average.start.items()}
+        weights, best, share = between(average.start, trained, rule.shares, score_of, best, job.higher_is_better)
+        averaged, weights = Averaged(tried := len(set(rule.shares)) + 1, tried, plain, share), weights if share < 1 else {}
+    elif rule is not None:
+        averaged = Averaged(average.count, position.step, score())
+    if weights:
+        with swapped(model, weights, lambda: _plain_batches(job, order)):
+            state = trained_state(model)
+    load_trained(model, state)
+    return replace(position, patience=replace(position.patience, best=best)), averaged
 
 
 def _evaluation_steps(order: Order, per_epoch: int) -> set[int]:

@@ -19,7 +19,7 @@ from tunesmith.core.errors import ModelError
 from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.forward import batch_rows, predict_logits
 from tunesmith.models.half import copies_in
-from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa
+from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa, WiseFT
 from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, order_of
@@ -74,12 +74,17 @@ def _undisturbed(model: Any) -> Iterator[None]:
         module.training = was
 
 
+def longest(encoding: Encoding, rows: int) -> list[int]:
+    """Numbers of the longest rows, longest first."""
+    return sorted(range(len(encoding.lengths)), key=lambda n: -encoding.lengths[n])[:rows]
+
+
 def _piece(model: Any, spec: Spec, task: Task, train: Encoding, rows: int) -> Batch:
     """The first piece of a batch of the longest rows, with what the spec's step reads besides rows."""
     order = order_of(spec, train)
-    longest = sorted(range(len(train.lengths)), key=lambda n: -train.lengths[n])[:rows]
-    sample = Order([train.lengths[n] for n in longest], len(longest), 1, 1, 0, together=order.together)
-    batches = full_batches(step_batches(sample, lambda rows: task.collate([train.rows[longest[r]] for r in rows])), model, spec)
+    most = train.part(longest(train, rows))
+    sample = Order(most.lengths, len(most.rows), 1, 1, 0, together=order.together)
+    batches = full_batches(step_batches(sample, lambda rows: task.collate([most.rows[n] for n in rows])), model, spec)
     return {name: value.to(next(model.parameters()).device) for name, value in next(batches).pieces[0].items()}
 
 
@@ -99,8 +104,8 @@ def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
     return 4 * (1 + state_copies(spec)) * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
 
 
-def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding) -> int:
-    """Bytes held at the peak of training, from two forward and backward passes of the longest rows and one evaluation batch.
+def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding, steps: int) -> int:
+    """Bytes held at the peak of so many steps, from two forward and backward passes of the longest rows and one evaluation batch.
 
     Written formula: what was held at the peak of these passes, and 4 · (moments + averages) · trained; on a processor 4 · trained
     more, for the copy of the best weights, and in bfloat16 `kernel_bytes`. The model stays as it is.
@@ -116,11 +121,10 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
                 loss, count = step(model, piece)
             torch.autograd.backward(loss)
         del loss, count, piece
-    longest = sorted(range(len(validation.lengths)), key=lambda n: -validation.lengths[n])[: batch_rows(model)]
-    predict_logits(model, task, validation.part(longest))
+    predict_logits(model, task, validation.part(longest(validation, batch_rows(model))))
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     copies = state_copies(spec) + int(device.type == "cpu")
-    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, order_of(spec, train).steps)
+    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, steps)
 
 
 def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:
@@ -134,7 +138,7 @@ def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:
 def state_copies(spec: Spec) -> int:
     """How many numbers the optimiser and an average keep for each trained weight."""
     moments = 1 if isinstance(spec.train.optimizer, SGD) else 0 if isinstance(spec.train.optimizer, Adafactor) else 2
-    return moments + isinstance(spec.train.averaging, (Ema, Swa))
+    return moments + isinstance(spec.train.averaging, (Ema, Swa, WiseFT))
 
 
 def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Recompute:

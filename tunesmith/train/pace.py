@@ -1,7 +1,7 @@
 """What training was expected to take after its first steps, beside what it took.
 
 Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · b / 3 · tokens of the validation rows, with a and b
-fitted to the first steps, the very first ones left out; a pass without gradients costs a third of one with them.
+fitted to steps 31 to 60, or to the second sixth of a shorter run; a pass without gradients costs a third of one with them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from tunesmith.core.records import StepInfo
 
-WARMING, PROBED = 3, 30
-"""Steps that are left out, as caches fill and kernels are chosen; and the number of the last step that is looked at."""
+PROBED, SHORTEST = 60, 60
+"""The last step that is looked at, the earlier half of them being slow: kernels are compiled for shapes that are new. And the steps of a
+run that is too short to be foreseen; of others at most a third is looked at."""
 
 
 @dataclass
@@ -38,12 +39,13 @@ class Pace:
 
     def expected(self) -> float | None:
         """Seconds that the steps after the probe and all evaluations were expected to take, with the probe's own; None for short runs."""
-        if len(self.tokens) <= 2 * PROBED:
+        if len(self.tokens) <= SHORTEST:
             return None
-        slope, base = line(self.tokens[WARMING:PROBED], self.seconds[WARMING:PROBED])
-        rest = self.tokens[PROBED:]
+        probed = min(PROBED, len(self.tokens) // 3)
+        slope, base = line(self.tokens[probed // 2 : probed], self.seconds[probed // 2 : probed])
+        rest = self.tokens[probed:]
         steps = base * len(rest) + slope * sum(rest)
-        return sum(self.seconds[:PROBED]) + steps + self.evaluations * slope / 3 * self.validation_tokens
+        return sum(self.seconds[:probed]) + steps + self.evaluations * slope / 3 * self.validation_tokens
 
 
 def line(tokens: list[int], seconds: list[float]) -> tuple[float, float]:

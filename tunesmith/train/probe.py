@@ -1,4 +1,4 @@
-"""What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory.
+"""What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory as a run expects it.
 
 Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of the shortest,
 median and longest batches; one evaluation costs a third of b per token, because a backward pass is two forward passes.
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.models.forward import batch_rows
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.train.averaging import update
 from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner, order_of
 from tunesmith.train.loop import train_steps
+from tunesmith.train.memory import expected_peak, longest
 from tunesmith.train.prefix import Used, Wish, with_prefix
 
 QUANTILES = (0.02, 0.5, 0.98)
@@ -31,10 +33,11 @@ class Estimate:
 
     steps: int
     seconds: float
+    peak_bytes: int
     store: Used
 
 
-def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tokens: int) -> Estimate:
+def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding) -> Estimate:
     """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away.
 
     Where training will read frozen blocks from the store, so do these steps, from a store of their own rows. Filling the
@@ -44,38 +47,46 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation_tok
     by_length = sorted(range(len(train.lengths)), key=lambda n: train.lengths[n])
     size = min(order.batch_size, len(by_length))
     starts = [int(quantile * (len(by_length) - size)) for quantile in QUANTILES]
-    rows = [n for start in starts for n in by_length[start : start + size]]
-    sample = train.part(rows)
-    share = sum(sample.lengths) / (sum(train.lengths) + validation_tokens)
+    probed = [train.part(by_length[start : start + size]) for start in starts]
+    encodings = [*probed, train.part(longest(train, size)), validation.part(longest(validation, batch_rows(model)))]
+    tokens = sum(validation.lengths)
+    share = sum(sum(encoding.lengths) for encoding in encodings) / (sum(train.lengths) + tokens)
     with tempfile.TemporaryDirectory() as folder:
         options = spec.store.model_copy(update={"max_gb": spec.store.max_gb * share})
         wish = Wish(options, Path(folder), float(order.epochs))
-        with with_prefix(model, task, [sample], wish, lambda *_: None) as (stored, (probed,), used):
+        with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, most, evaluated), used):
+            peak = expected_peak(model, spec, stored, most, evaluated, order.steps)
             points = _timed(model, spec, stored, probed, order)
+    slope, base = _line(points)
+    per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
+    evaluation = slope / 3 * tokens * spec.train.evaluations_per_epoch
+    total = order.epochs * (per_epoch + evaluation)
+    return Estimate(order.steps, total, peak, replace(used, bytes=int(used.bytes / share)))
+
+
+def _line(points: list[tuple[int, float]]) -> tuple[float, float]:
+    """Seconds per token and per step, neither below zero."""
     tokens, seconds = np.array(points).T
     slope = max(float(np.polyfit(tokens, seconds, 1)[0]) if len(set(tokens)) > 1 else float(seconds.mean() / tokens.mean()), 0.0)
-    base = max(float((seconds - slope * tokens).mean()), 0.0)
-    per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
-    evaluation = slope / 3 * validation_tokens * spec.train.evaluations_per_epoch
-    total = order.epochs * (per_epoch + evaluation)
-    return Estimate(order.steps, total, replace(used, bytes=int(used.bytes / share)))
+    return slope, max(float((seconds - slope * tokens).mean()), 0.0)
 
 
-def _timed(model: Any, spec: Spec, task: Task, sample: Encoding, order: Order) -> list[tuple[int, float]]:
-    """Padded tokens and seconds of a step for each quantile of lengths; `sample` holds a batch for each, one after the other."""
-    size, points = len(sample.rows) // len(QUANTILES), list[tuple[int, float]]()
+def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: Order) -> list[tuple[int, float]]:
+    """Padded tokens of each sample, and seconds of the second step on it."""
+    points = list[tuple[int, float]]()
     learner = make_learner(model, spec, order.steps)
     model.train()
     step = full_step(task, model, spec)
-    for place in (len(QUANTILES) - 1, *range(len(QUANTILES))):  # the first one warms up, and has the largest activations
-        rows, lengths = sample.rows[place * size :][:size], sample.lengths[place * size :][:size]
-        chosen = Order(lengths, size, 1, order.pieces, 0, together=order.together)
-        batch = next(step_batches(chosen, lambda numbers, rows=rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
-        start = time.perf_counter()
-        for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
-            update(learner.average, model, max(info.step, order.steps), order.steps)
-        points.append((_padded(batch), time.perf_counter() - start))
-    return points[1:]
+    for sample in samples:
+        chosen = Order(sample.lengths, len(sample.rows), 1, order.pieces, 0, together=order.together)
+        for _ in range(2):  # the first step of a shape compiles kernels for it
+            batch = next(step_batches(chosen, lambda numbers, rows=sample.rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
+            start = time.perf_counter()
+            for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
+                update(learner.average, model, max(info.step, order.steps), order.steps)
+            seconds = time.perf_counter() - start
+        points.append((_padded(batch), seconds))
+    return points
 
 
 def _padded(batch: StepBatch) -> int:
