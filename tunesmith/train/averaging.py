@@ -80,6 +80,11 @@ def begun(average: Average) -> bool:
     return not isinstance(average.rule, Swa) or average.count > 0
 
 
+def most_scored_afterwards(rule: Averaging | None) -> int:
+    """How many averages are scored when training has ended, at the most."""
+    return rule.checkpoints - 1 if isinstance(rule, Soup) else len(set(rule.shares)) if isinstance(rule, WiseFT) else 0
+
+
 @contextmanager
 @torch.no_grad()
 def swapped(model: Any, weights: Weights, batches: Callable[[], Iterable[Batch]]) -> Iterator[None]:

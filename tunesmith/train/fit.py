@@ -161,7 +161,9 @@ def fit(model: Any, job: Job) -> Fitted:
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     pace = Pace(sum(job.validation.lengths))
     position, stopped_by = _loop(learner, job, order, start, pace)
-    position, averaged = _finished(learner, job, order, position)
+    began = time.perf_counter()
+    position, averaged = _finished(learner, job, order, position, pace)
+    position = replace(position, seconds=position.seconds + time.perf_counter() - began)
     assert position.patience.best is not None, "the last step is always scored"
     return Fitted(
         steps=position.step,
@@ -252,7 +254,7 @@ def _plain_batches(job: Job, order: Order) -> Iterator[Batch]:
     return (job.task.collate([job.train.rows[row] for row in rows]) for rows in order.epoch_rows(0))
 
 
-def _finished(learner: Learner, job: Job, order: Order, position: Position) -> tuple[Position, Averaged | None]:
+def _finished(learner: Learner, job: Job, order: Order, position: Position, pace: Pace) -> tuple[Position, Averaged | None]:
     """The best weights go into the model, and what averaging came to; a soup, and a point between two weights, are made here."""
     average, rule, model = learner.average, learner.average.rule, learner.model
     best, state = position.patience.best, load_file(job.folder / "best.safetensors")
@@ -262,6 +264,8 @@ def _finished(learner: Learner, job: Job, order: Order, position: Position) -> t
         return job.score(predict_logits(model, job.task, job.validation))
 
     def score_of(weights: Weights) -> float:
+        pace.evaluations += 1
+        job.watch(Progress("train", position.step, order.steps, "step", note="scoring averages of weights"))
         with swapped(model, weights, lambda: _plain_batches(job, order)):
             return score()
 

@@ -1,7 +1,7 @@
 """What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory as a run expects it.
 
-Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of the shortest,
-median and longest batches; one evaluation costs a third of b per token, because a backward pass is two forward passes.
+Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of five
+batches from the shortest to the longest; one evaluation costs a third of b per token, because a backward pass is two forward passes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from tunesmith.models.forward import batch_rows
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Encoding, Task
-from tunesmith.train.averaging import update
+from tunesmith.train.averaging import most_scored_afterwards, update
 from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner, order_of
 from tunesmith.train.loop import train_steps
 from tunesmith.train.memory import expected_peak, longest
 from tunesmith.train.prefix import Used, Wish, with_prefix
 
-QUANTILES = (0.02, 0.5, 0.98)
+QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,21 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: En
     by_length = sorted(range(len(train.lengths)), key=lambda n: train.lengths[n])
     size = min(order.batch_size, len(by_length))
     starts = [int(quantile * (len(by_length) - size)) for quantile in QUANTILES]
-    probed = [train.part(by_length[start : start + size]) for start in starts]
-    encodings = [*probed, train.part(longest(train, size)), validation.part(longest(validation, batch_rows(model)))]
-    tokens = sum(validation.lengths)
-    share = sum(sum(encoding.lengths) for encoding in encodings) / (sum(train.lengths) + tokens)
+    samples, most = [by_length[start : start + size] for start in starts], longest(train, size)
+    evaluated, tokens = validation.part(longest(validation, batch_rows(model))), sum(validation.lengths)
+    encodings = [*map(train.part, samples), train.part(most), evaluated]
+    trained = sum(train.lengths[n] for n in set(most).union(*samples))
+    share = (trained + sum(evaluated.lengths)) / (sum(train.lengths) + tokens)
     with tempfile.TemporaryDirectory() as folder:
         options = spec.store.model_copy(update={"max_gb": spec.store.max_gb * share})
         wish = Wish(options, Path(folder), float(order.epochs))
-        with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, most, evaluated), used):
-            peak = expected_peak(model, spec, stored, most, evaluated, order.steps)
+        with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, largest, held), used):
+            peak = expected_peak(model, spec, stored, largest, held, order.steps)
             points = _timed(model, spec, stored, probed, order)
     slope, base = _line(points)
     per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
-    evaluation = slope / 3 * tokens * spec.train.evaluations_per_epoch
-    total = order.epochs * (per_epoch + evaluation)
+    evaluations = order.epochs * spec.train.evaluations_per_epoch + most_scored_afterwards(spec.train.averaging)
+    total = order.epochs * per_epoch + evaluations * slope / 3 * tokens
     return Estimate(order.steps, total, peak, replace(used, bytes=int(used.bytes / share)))
 
 
@@ -72,21 +73,19 @@ def _line(points: list[tuple[int, float]]) -> tuple[float, float]:
 
 
 def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: Order) -> list[tuple[int, float]]:
-    """Padded tokens of each sample, and seconds of the second step on it."""
+    """Padded tokens of each sample, and seconds of the second step on it: the first step of a shape compiles kernels for it."""
     points = list[tuple[int, float]]()
     learner = make_learner(model, spec, order.steps)
     model.train()
     step = full_step(task, model, spec)
-    for sample in samples:
+    for sample in (*samples, *samples):
         chosen = Order(sample.lengths, len(sample.rows), 1, order.pieces, 0, together=order.together)
-        for _ in range(2):  # the first step of a shape compiles kernels for it
-            batch = next(step_batches(chosen, lambda numbers, rows=sample.rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
-            start = time.perf_counter()
-            for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
-                update(learner.average, model, max(info.step, order.steps), order.steps)
-            seconds = time.perf_counter() - start
-        points.append((_padded(batch), seconds))
-    return points
+        batch = next(step_batches(chosen, lambda numbers, rows=sample.rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
+        start = time.perf_counter()
+        for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
+            update(learner.average, model, max(info.step, order.steps), order.steps)
+        points.append((_padded(batch), time.perf_counter() - start))
+    return points[len(samples) :]
 
 
 def _padded(batch: StepBatch) -> int:
