@@ -25,7 +25,7 @@ from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.splice import capture, find_cut, spliced, stored_batch
 from tunesmith.spec.load import load_spec
 from tunesmith.stages import teacher
-from tunesmith.stages.plan import make_plan
+from tunesmith.stages.plan import HELD_BY_STAGES, make_plan
 from tunesmith.stages.verify import verify_run
 from tunesmith.tasks.base import Encoding
 from tunesmith.tasks.text_classification import TextClassification
@@ -254,7 +254,7 @@ def test_memory_is_expected_within_its_margin_and_nothing_changes(tmp_path: Path
     job = Job(spec, task, train, held_out, lambda _: 0.0, True, tmp_path / "c", "", lambda _: None, StopRequest())
     fitted = fit(model, job)
     assert fitted.peak_memory_bytes == pytest.approx(expected, rel=0.15)
-    assert estimate(model, spec, task, train, held_out).peak_bytes == pytest.approx(expected, rel=0.15)  # what `plan` shows
+    assert estimate(model, spec, task, train, held_out, 1e-6).peak_bytes == pytest.approx(expected, rel=0.15)  # what `plan` shows
 
 
 def test_a_probe_leaves_batch_statistics_alone() -> None:
@@ -271,7 +271,8 @@ def test_a_probe_leaves_batch_statistics_alone() -> None:
 def test_a_run_says_what_memory_it_expected(tmp_path: Path, tiny_bert: Path) -> None:
     spec = tunesmith.load_spec(raw_spec(tmp_path, tiny_bert))
     done, plan = tunesmith.run(spec, tmp_path / "runs"), make_plan(spec, tmp_path / "runs")
-    assert plan.peak_memory_bytes == pytest.approx(done.findings["train/expected_memory_bytes"].value, rel=0.15)
+    assert plan.peak_memory_bytes is not None
+    assert plan.peak_memory_bytes - HELD_BY_STAGES == pytest.approx(done.findings["train/expected_memory_bytes"].value, rel=0.15)
     assert "Memory at the peak" in (done.path / "report.html").read_text("utf-8")
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.records import StepInfo
+from tunesmith.train import probe
 from tunesmith.train.pace import SHORTEST, Pace, line
 
 
@@ -30,6 +31,18 @@ def test_the_rest_of_a_run_is_expected_from_its_beginning() -> None:
     assert pace.expected() == pytest.approx(sum(pace.seconds) + 2 * 0.001 / 3 * 300)
     short = Pace(300, pace.tokens[:SHORTEST], pace.seconds[:SHORTEST])
     assert short.expected() is None
+
+
+@given(st.floats(0, 1), st.floats(1e-6, 1e-2), st.lists(st.integers(1, 500), min_size=3, max_size=6, unique=True))
+def test_a_line_through_the_probe_is_found(base: float, slope: float, tokens: list[int]) -> None:
+    assert probe.line([(n, base + slope * n) for n in tokens]) == pytest.approx((slope, base), rel=1e-3, abs=1e-6)
+
+
+def test_a_probe_of_equal_lengths_says_what_was_measured() -> None:
+    for points in ([(100, 1.0), (101, 1.2), (102, 1.1)], [(100, 1.0), (101, 1.4), (102, 1.5)], [(100, 1.0)] * 3, [(100, 1.5), (102, 1.0)]):
+        slope, base = probe.line(points)
+        assert slope >= 0 and base >= 0
+        assert sum(slope * n + base for n, _ in points) == pytest.approx(sum(seconds for _, seconds in points), rel=1e-2)
 
 
 def test_slow_first_steps_are_not_taken_for_the_pace() -> None:

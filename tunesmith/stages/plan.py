@@ -18,7 +18,6 @@ from tunesmith.data.folding import stays_apart
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.prepare import prepare as prepare_data
 from tunesmith.models.advise import gather
-from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.build import build_model
 from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import check_masked, device, is_embedder, load_config, load_processor, public_id
@@ -41,12 +40,13 @@ from tunesmith.train.memory import Recompute, decide_recompute
 from tunesmith.train.peak import peak_bytes
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.prefix import Used
-from tunesmith.train.probe import estimate
+from tunesmith.train.probe import estimate, stored_share
 from tunesmith.train.range_test import RangeTest
 
 MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with two optimiser moments written beside the last one
 HEAD_SECONDS_PER_ROW = 1e-3
 SEARCHED_HEADS = 40  # what a search of heads takes, in heads: five kinds, the trees most of it, fitted on five folds and on all rows
+HELD_BY_STAGES = 2**27  # what a run holds when training begins, and a plan does not: measured, LOG.md
 SECONDS_PER_FOLD = 2.0  # loading and saving a model, and fitting the baselines
 
 
@@ -140,8 +140,8 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         shortcuts = shortcuts_for(model, [learned, scored], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
-            cost = estimate(model, spec, task, *shortcuts.encodings)
-        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
+            cost = estimate(model, spec, task, *shortcuts.encodings, forward)
+        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes + HELD_BY_STAGES
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
@@ -161,14 +161,13 @@ def _adapt_seconds(work: Adapting, per_token: float) -> float:
     """Seconds of adaptation, from a few real steps, with the passes that score it before and after."""
     model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
     shortcuts = shortcuts_for(model, [work.train, work.validation], work.spec)
-    cost = estimate(model, work.spec, work.task, *shortcuts.encodings)
+    cost = estimate(model, work.spec, work.task, *shortcuts.encodings, per_token)
     return cost.seconds + 2 * per_token * sum(work.test.lengths)
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:
     """Seconds to fill an empty store: a pass of the training and validation rows through the frozen blocks."""
-    share = store.depth / len(running_blocks(model)) if store.used else 0.0
-    return share * per_token * sum(sum(encodings[split].lengths) for split in ("train", "validation"))
+    return stored_share(model, store) * per_token * sum(sum(encodings[split].lengths) for split in ("train", "validation"))
 
 
 def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encoding], training: float, per_token: float) -> float:

@@ -1,7 +1,7 @@
 """What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory as a run expects it.
 
 Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of five
-batches from the shortest to the longest; one evaluation costs a third of b per token, because a backward pass is two forward passes.
+batches from the shortest to the longest; evaluations · tokens of the validation rows · measured seconds of a pass without gradients.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
+from tunesmith.models.anatomy import running_blocks
 from tunesmith.models.forward import batch_rows
 from tunesmith.spec.schema import Spec
 from tunesmith.tasks.base import Encoding, Task
 from tunesmith.train.averaging import most_scored_afterwards, update
-from tunesmith.train.batches import Order, StepBatch, step_batches
+from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner, order_of
 from tunesmith.train.loop import train_steps
 from tunesmith.train.memory import expected_peak, longest
@@ -37,8 +39,10 @@ class Estimate:
     store: Used
 
 
-def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding) -> Estimate:
+def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding, forward: float) -> Estimate:
     """Estimate from real steps on `model`, whose strategy has been applied. The model's weights change: use a throw-away.
+
+    `forward` are seconds per token of a pass without gradients through all blocks, which is in float32 whatever steps are in.
 
     Where training will read frozen blocks from the store, so do these steps, from a store of their own rows. Filling the
     real one is not part of the seconds.
@@ -58,18 +62,23 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: En
         with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, largest, held), used):
             peak = expected_peak(model, spec, stored, largest, held, order.steps)
             points = _timed(model, spec, stored, probed, order)
-    slope, base = _line(points)
+    slope, base = line(points)
     per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
     evaluations = order.epochs * spec.train.evaluations_per_epoch + most_scored_afterwards(spec.train.averaging)
-    total = order.epochs * per_epoch + evaluations * slope / 3 * tokens
+    total = order.epochs * per_epoch + evaluations * forward * (1 - stored_share(model, used)) * tokens
     return Estimate(order.steps, total, peak, replace(used, bytes=int(used.bytes / share)))
 
 
-def _line(points: list[tuple[int, float]]) -> tuple[float, float]:
-    """Seconds per token and per step, neither below zero."""
+def stored_share(model: Any, used: Used) -> float:
+    """Share of the blocks whose work the store keeps."""
+    return used.depth / len(running_blocks(model)) if used.used else 0.0
+
+
+def line(points: list[tuple[int, float]]) -> tuple[float, float]:
+    """Seconds per token and per step: least squares with neither below zero (Lawson & Hanson 1974)."""
     tokens, seconds = np.array(points).T
-    slope = max(float(np.polyfit(tokens, seconds, 1)[0]) if len(set(tokens)) > 1 else float(seconds.mean() / tokens.mean()), 0.0)
-    return slope, max(float((seconds - slope * tokens).mean()), 0.0)
+    (slope, base), _ = nnls(np.stack([tokens, np.ones_like(tokens)], 1), seconds)
+    return float(slope), float(base)
 
 
 def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: Order) -> list[tuple[int, float]]:
@@ -84,9 +93,5 @@ def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: O
         start = time.perf_counter()
         for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
             update(learner.average, model, max(info.step, order.steps), order.steps)
-        points.append((_padded(batch), time.perf_counter() - start))
+        points.append((len(sample.rows) * max(sample.lengths), time.perf_counter() - start))
     return points[len(samples) :]
-
-
-def _padded(batch: StepBatch) -> int:
-    return sum(piece["input_ids"].numel() for piece in batch.pieces)
