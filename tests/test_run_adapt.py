@@ -25,6 +25,7 @@ from tunesmith.models.forward import frozen_features
 from tunesmith.models.load import load_model
 from tunesmith.spec.load import load_spec
 from tunesmith.spec.schema import Model, Spec
+from tunesmith.stages import plan as plan_stage
 from tunesmith.stages.context import Context
 from tunesmith.stages.embed import load_features
 from tunesmith.stages.plan import make_plan
@@ -153,8 +154,10 @@ def test_without_texts_nothing_changes(tmp_path: Path, tiny_bert: Path) -> None:
     assert "adapted to" not in (finished.path / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_plan_says_what_adaptation_takes(tmp_path: Path, tiny_bert: Path) -> None:
+def test_plan_says_what_adaptation_takes(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.stages.plan._adapt_cost", lambda *of, cost=plan_stage._adapt_cost: (cost(*of)[0], 10**15))
     plan = make_plan(loaded(tmp_path, tiny_bert), tmp_path / "runs")
+    assert plan.peak_memory_bytes is not None and plan.peak_memory_bytes >= 10**15  # the larger of the two trainings
     assert plan.can_run and plan.adapted_texts > 50 and 0 < plan.adapt_seconds < plan.seconds, plan.issues  # type: ignore[operator]
     from tunesmith.cli.commands import _plan_rows
 

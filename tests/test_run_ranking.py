@@ -95,7 +95,10 @@ def test_vectors_are_those_of_plain_transformers(done: tunesmith.Run) -> None:
 
 
 def test_a_network_that_embeds_already_may_stay_as_it_was(done: tunesmith.Run, tmp_path: Path) -> None:
-    again = run(tmp_path, done.model_path, strategy={"kind": "layers", "top": 1})
+    again = run(tmp_path, done.model_path, strategy={"kind": "lora", "rank": 2})
+    plan = make_plan(load_spec(spec_of(tmp_path, done.model_path, strategy={"kind": "lora", "rank": 2})), tmp_path / "runs")
+    assert plan.size is not None and plan.averaging_bytes == 4 * plan.size.trainable
+    assert plan.disk_bytes == 6 * plan.size.bytes  # the weights before training are made again, not kept
     found, resolved = again.findings, read_resolved(again.path / "resolved.yaml")
     assert resolved.train.averaging is not None and resolved.train.averaging.kind == "wise_ft"
     assert found["averaging/share"].value in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) and found["averaging/members"].value == 6

@@ -257,6 +257,21 @@ def test_memory_is_expected_within_its_margin_and_nothing_changes(tmp_path: Path
     assert estimate(model, spec, task, train, held_out, 1e-6).peak_bytes == pytest.approx(expected, rel=0.15)  # what `plan` shows
 
 
+@pytest.mark.parametrize(
+    ("sets", "copies"),
+    [((), 3), (("train.optimizer.kind=sgd",), 2), (("train.averaging.kind=ema",), 4), (("train.averaging.kind=wise_ft",), 4),
+     (("train.averaging.kind=soup",), 3), (("train.optimizer.kind=adafactor", "train.averaging.kind=swa"), 2)],
+)  # fmt: skip
+def test_moments_averages_and_the_best_weights_are_part_of_the_peak(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], copies: int
+) -> None:
+    monkeypatch.setattr(memory, "peak_bytes", lambda _device: 1000)
+    bench, spec = Bench(folders["bert"], tmp_path), spec_of(folders["bert"], *sets)
+    model = bench.model(spec)
+    trained = sum(p.numel() for p in model.parameters())
+    assert expected_peak(model, spec, bench.task, bench.encoding, bench.encoding, 9) == 1000 + 4 * copies * trained
+
+
 def test_a_probe_leaves_batch_statistics_alone() -> None:
     model, inputs = family("resnet")
     before = {name: value.clone() for name, value in model.named_buffers()}

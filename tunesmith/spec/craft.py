@@ -37,7 +37,7 @@ class Soup(Part):
 
 
 class WiseFT(Part):
-    """A point between the weights before training and the trained ones, the best by validation (WiSE-FT, Wortsman et al. 2022)."""
+    """A point between the weights before and after training, an adapter's own too, the best by validation (Wortsman et al. 2022)."""
 
     kind: Literal["wise_ft"]
     """Selects this average."""

@@ -257,7 +257,7 @@ class Train(Part):
     mlm_probability: float = Field(default=0.15, gt=0.0, le=0.5)
     """Share of the tokens that are hidden and learned, for fill-mask and model.adapt (0.15: Devlin et al. 2019); at least one a row."""
     averaging: Averaging | None = None
-    """Averages of weights that are scored and kept instead of the weights themselves; none when left out."""
+    """Averages of weights that are kept instead of the weights themselves; left out: wise_ft for vectors of embedders, else none."""
     regularization: Regularization | None = None
     """What is asked of the model besides a low loss on its rows; nothing when left out."""
     distill: Distill | None = None

@@ -136,12 +136,11 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     if not isinstance(spec.strategy, Features):
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
-        scored = task.scored(encodings["validation"]) if isinstance(task, FeatureExtraction) else encodings["validation"]
-        shortcuts = shortcuts_for(model, [learned, scored], spec)
+        shortcuts = shortcuts_for(model, [learned, _scored(task, spec, encodings["validation"])], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, *shortcuts.encodings, forward)
-        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes + HELD_BY_STAGES
+        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
@@ -150,19 +149,29 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     if spec.model.adapt is not None:
         work = adapting(spec, splits, processor)
-        plan.adapted_texts, plan.adapt_seconds = len(work.texts.train), _adapt_seconds(work, forward)
+        plan.adapted_texts, (plan.adapt_seconds, peak) = len(work.texts.train), _adapt_cost(work, forward)
+        plan.peak_memory_bytes = max(plan.peak_memory_bytes, peak)
+    plan.peak_memory_bytes += HELD_BY_STAGES if device() == "cpu" else 0
     plan.seconds = plan.adapt_seconds + training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     if spec.kind == "text":
         found = f"{plan.rows['validation'] + plan.rows['test']} texts, each of at most {spec.generation.max_new_tokens} tokens"
         plan.issues.append(Issue("generation", "takes time that this plan leaves out", found, "Lower it for shorter texts.", fatal=False))
 
 
-def _adapt_seconds(work: Adapting, per_token: float) -> float:
-    """Seconds of adaptation, from a few real steps, with the passes that score it before and after."""
+def _scored(task: Task, spec: Spec, validation: Encoding) -> Encoding:
+    """The validation rows that weights are selected by."""
+    if isinstance(task, FeatureExtraction):
+        return task.scored(validation)
+    rows = len(validation.rows)
+    return validation.part(range(min(spec.generation.scored_rows, rows) if spec.kind == "text" else rows))
+
+
+def _adapt_cost(work: Adapting, per_token: float) -> tuple[float, int]:
+    """Seconds of adaptation, from a few real steps, with the passes that score it before and after; and bytes at its peak."""
     model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
     shortcuts = shortcuts_for(model, [work.train, work.validation], work.spec)
     cost = estimate(model, work.spec, work.task, *shortcuts.encodings, per_token)
-    return cost.seconds + 2 * per_token * sum(work.test.lengths)
+    return cost.seconds + 2 * per_token * sum(work.test.lengths), cost.peak_bytes
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:

@@ -172,12 +172,14 @@ def _fit_findings(context: Context, stage: StageWriter, fitted: Fitted) -> list[
     if fitted.expected_seconds is not None:
         claim = "Training time expected after the first steps, evaluations with it"
         expected.append(Finding("train/expected_seconds", claim, round(fitted.expected_seconds, 1), "seconds"))
+    best_epoch = round(fitted.best_step / steps_per_epoch, 3)
+    which = "trained" if fitted.averaged is not None and fitted.averaged.share is not None else "kept"
     return [
         Finding("train/seconds", "Training time", round(fitted.seconds, 1), "seconds", source="measured"),
         *expected,
         Finding("train/steps", "Optimiser steps", fitted.steps, "steps", artefact=history),
         Finding("train/epochs_run", "Passes over the training rows", fitted.epochs_run, "epochs", artefact=history),
-        Finding("train/best_epoch", "Epoch of the kept weights", round(fitted.best_step / steps_per_epoch, 3), "epochs", artefact=history),
+        Finding("train/best_epoch", f"Epoch of the {which} weights", best_epoch, "epochs", artefact=history),
         Finding(
             "train/best_score", f"Validation {metric} of the kept weights", fitted.best_score, n=rows, source="measured", artefact=history
         ),

@@ -31,7 +31,7 @@ class Average:
     """An average in the making, and how many steps are in it; or, for a soup, the candidates that are kept on disk.
 
     Empty until the rule begins to average. All of it is in a checkpoint, so a resumed run goes on bit-identically; but for `start`,
-    the weights before training, which a resumed run begins with too.
+    the weights before training, on the CPU, which a resumed run begins with too.
     """
 
     rule: Averaging | None = None
@@ -82,7 +82,7 @@ def begun(average: Average) -> bool:
 
 def most_scored_afterwards(rule: Averaging | None) -> int:
     """How many averages are scored when training has ended, at the most."""
-    return rule.checkpoints - 1 if isinstance(rule, Soup) else len(set(rule.shares)) if isinstance(rule, WiseFT) else 0
+    return rule.checkpoints - 1 if isinstance(rule, Soup) else len(set(rule.shares)) if isinstance(rule, WiseFT) else int(rule is not None)
 
 
 @contextmanager
@@ -191,17 +191,25 @@ def greedy_soup(
     return soup, best, members
 
 
-def between(
-    start: Weights, trained: Weights, shares: Iterable[float], score: Callable[[Weights], float], best: float, higher_is_better: bool
-) -> tuple[Weights, float, float]:
-    """Weights, score and share of the best point between two; of equal ones that nearest to `trained`, whose score is `best`."""
-    chosen, share = trained, 1.0
-    for tried in sorted(set(shares), reverse=True):
-        weights = {name: torch.lerp(start[name], value, tried) for name, value in trained.items()}
-        value = score(weights)
+def best_share(shares: Iterable[float], score: Callable[[float], float], best: float, higher_is_better: bool) -> tuple[float, float]:
+    """The share that scores best, and its score; 1, whose score is `best`, unless another is better; of equal ones the largest."""
+    chosen = 1.0
+    for share in sorted(set(shares), reverse=True):
+        value = score(share)
         if value > best if higher_is_better else value < best:
-            chosen, best, share = weights, value, tried
-    return chosen, best, share
+            chosen, best = share, value
+    return chosen, best
+
+
+@torch.no_grad()
+def blend(model: Any, start: Weights, trained: Weights, share: float, batches: Callable[[], Iterable[Batch]]) -> None:
+    """Give the model the weights at a share of the way from `start` to `trained`, and batch-norm statistics that fit them.
+
+    Nothing is kept of what it had: beside the two ends, no copy of the weights is held.
+    """
+    for name, parameter in trained_parameters(model):
+        parameter.copy_(torch.lerp(start[name], trained[name], share))
+    refresh_statistics(model, batches)
 
 
 def load_candidate(folder: Path, step: int) -> Weights:

@@ -31,7 +31,8 @@ from tunesmith.train.averaging import (
     Averaged,
     Weights,
     begun,
-    between,
+    best_share,
+    blend,
     drop_others,
     greedy_soup,
     keep_candidate,
@@ -157,7 +158,7 @@ def fit(model: Any, job: Job) -> Fitted:
     assert patience != "auto", "resolved specs say how long to wait"
     fresh = Position(0, 0.0, 0, Patience(patience, job.higher_is_better))
     if isinstance(learner.average.rule, WiseFT):
-        learner.average.start = {name: p.detach().clone() for name, p in trained_parameters(learner.model)}
+        learner.average.start = {name: p.detach().to("cpu", copy=True) for name, p in trained_parameters(learner.model)}
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
     pace = Pace(sum(job.validation.lengths))
     position, stopped_by = _loop(learner, job, order, start, pace)
@@ -175,7 +176,7 @@ def fit(model: Any, job: Job) -> Fitted:
         resumed_at=start.step,
         peak_memory_bytes=peak_bytes(learner.accelerator.device),
         averaged=averaged,
-        # A pass without gradients is a third of a step, but nobody knows how long a text will be that is still to be written.
+        # Nobody knows how long a text will be that is still to be written.
         expected_seconds=None if start.step or job.spec.kind == "text" else pace.expected(),
     )
 
@@ -260,29 +261,37 @@ def _finished(learner: Learner, job: Job, order: Order, position: Position, pace
     best, state = position.patience.best, load_file(job.folder / "best.safetensors")
     assert best is not None, "the last step is always scored"
 
+    def batches() -> Iterator[Batch]:
+        return _plain_batches(job, order)
+
     def score() -> float:
+        pace.evaluations += 1
+        job.watch(Progress("train", position.step, order.steps, "step", note="scoring averages of weights"))
         return job.score(predict_logits(model, job.task, job.validation))
 
     def score_of(weights: Weights) -> float:
-        pace.evaluations += 1
-        job.watch(Progress("train", position.step, order.steps, "step", note="scoring averages of weights"))
-        with swapped(model, weights, lambda: _plain_batches(job, order)):
+        with swapped(model, weights, batches):
             return score()
 
-    averaged, weights, plain = None, Weights(), best
+    def score_at(share: float) -> float:
+        blend(model, average.start, state, share, batches)
+        return score()
+
+    averaged, plain = None, best
     if isinstance(rule, Soup):
         plain = average.candidates[0][0]
-        weights, best, members = greedy_soup(average.candidates, partial(load_candidate, job.folder), score_of, job.higher_is_better)
+        soup, best, members = greedy_soup(average.candidates, partial(load_candidate, job.folder), score_of, job.higher_is_better)
         averaged = Averaged(len(members), len(average.candidates), plain)
+        with swapped(model, soup, batches):
+            state = trained_state(model)
     elif isinstance(rule, WiseFT):
-        trained = {name: state[name].to(value.device) for name, value in average.start.items()}
-        weights, best, share = between(average.start, trained, rule.shares, score_of, best, job.higher_is_better)
-        averaged, weights = Averaged(tried := len(set(rule.shares)) + 1, tried, plain, share), weights if share < 1 else {}
+        share, best = best_share(rule.shares, score_at, best, job.higher_is_better)
+        averaged = Averaged(tried := len(set(rule.shares)) + 1, tried, plain, share)
+        if share < 1:
+            blend(model, average.start, state, share, batches)
+            state = trained_state(model)
     elif rule is not None:
         averaged = Averaged(average.count, position.step, score())
-    if weights:
-        with swapped(model, weights, lambda: _plain_batches(job, order)):
-            state = trained_state(model)
     load_trained(model, state)
     return replace(position, patience=replace(position.patience, best=best)), averaged
 

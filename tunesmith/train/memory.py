@@ -101,7 +101,8 @@ def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
         with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=spec.train.precision == "bfloat16"):
             kept = kept_bytes(full_step(task, model, spec), model, piece)
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    return 4 * (1 + state_copies(spec)) * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
+    copies = 1 + state_copies(spec, next(model.parameters()).device)
+    return 4 * copies * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
 
 
 def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding, steps: int) -> int:
@@ -123,7 +124,7 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
         del loss, count, piece
     predict_logits(model, task, validation.part(longest(validation, batch_rows(model))))
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    copies = state_copies(spec) + int(device.type == "cpu")
+    copies = state_copies(spec, device) + int(device.type == "cpu")
     return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, steps)
 
 
@@ -135,10 +136,11 @@ def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:
     return KERNEL_BYTES * min(KERNELS, 3 * len(layers) * steps)
 
 
-def state_copies(spec: Spec) -> int:
-    """How many numbers the optimiser and an average keep for each trained weight."""
+def state_copies(spec: Spec, device: torch.device) -> int:
+    """How many numbers the optimiser and an average keep for each trained weight, where the model is."""
     moments = 1 if isinstance(spec.train.optimizer, SGD) else 0 if isinstance(spec.train.optimizer, Adafactor) else 2
-    return moments + isinstance(spec.train.averaging, (Ema, Swa, WiseFT))
+    started = isinstance(spec.train.averaging, WiseFT) and device.type == "cpu"
+    return moments + (isinstance(spec.train.averaging, (Ema, Swa)) or started)
 
 
 def decide_recompute(model: Any, spec: Spec, task: Task, train: Encoding) -> Recompute:

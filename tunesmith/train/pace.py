@@ -1,7 +1,8 @@
 """What training was expected to take after its first steps, beside what it took.
 
 Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · b / 3 · tokens of the validation rows, with a and b
-fitted to steps 31 to 60, or to the second sixth of a shorter run; a pass without gradients costs a third of one with them.
+fitted to steps 31 to 60, or to the second sixth of a shorter run; a pass without gradients is
+taken for a third of one with them, which is too little where steps are in bfloat16: evaluations are in float32.
 """
 
 from __future__ import annotations
