@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -168,21 +167,24 @@ def test_kept_weights_lie_where_validation_says_between_those_before_and_after_t
 
 
 def test_a_resumed_run_goes_back_to_the_weights_before_training(bench: Crafted) -> None:
-    kept = []
-    for name, stop_at in (("plain", None), ("cut", 7)):
-        spec, stop, model = spec_of(bench.tiny_bert, *WISE, "train.epochs=2", "train.patience=null"), StopRequest(), None
-        bench.watch = lambda report, stop=stop, stop_at=stop_at: setattr(stop, "signal", 15 if report.done == stop_at else stop.signal)
-        scored = iter([0.5, 0.6, 0.0, 0.0, 0.9, 0.0, 0.0])  # two epochs, then shares from the highest
-        for _ in range(1 if stop_at is None else 2):
-            model = bench.model(spec)
-            torch.manual_seed(7)
-            job = replace(bench.job(spec, name, stop), score=lambda _logits, scored=scored: next(scored))
-            with pytest.raises(Interrupted) if stop_at and stop.signal is None else nullcontext():
-                assert fit(model, job).averaged.share == pytest.approx(0.4)  # type: ignore[union-attr]
-            stop, bench.watch = StopRequest(), lambda _report: None
-        assert model is not None
-        kept.append([p.detach().clone() for p in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
+    spec, stop = spec_of(bench.tiny_bert, *WISE, "train.epochs=2", "train.patience=null"), StopRequest()
+
+    def ran(name: str, scores: Iterator[float], stop: StopRequest) -> list[torch.Tensor]:
+        model = bench.model(spec)
+        torch.manual_seed(7)
+        fitted = fit(model, replace(bench.job(spec, name, stop), score=lambda _logits: next(scores)))
+        assert fitted.averaged is not None and fitted.averaged.share == pytest.approx(0.4)
+        return [p.detach().clone() for p in model.parameters()]
+
+    def scores() -> Iterator[float]:
+        return iter([0.5, 0.6, 0.0, 0.0, 0.9, 0.0, 0.0])  # two epochs, then shares from the highest
+
+    plain, parted = ran("plain", scores(), StopRequest()), scores()
+    bench.watch = lambda report: setattr(stop, "signal", 15 if report.done == 7 else None)
+    with pytest.raises(Interrupted):
+        ran("cut", parted, stop)
+    bench.watch = lambda _report: None
+    assert all(torch.equal(a, b) for a, b in zip(plain, ran("cut", parted, StopRequest()), strict=True))
 
 
 def test_swa_averages_at_least_one_step() -> None:
