@@ -139,7 +139,7 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         shortcuts = shortcuts_for(model, [learned, _scored(task, spec, encodings["validation"])], spec)
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
-            cost = estimate(model, spec, task, *shortcuts.encodings, forward)
+            cost = estimate(model, spec, task, shortcuts.encodings[0], shortcuts.encodings[1], forward)
         plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
@@ -170,7 +170,7 @@ def _adapt_cost(work: Adapting, per_token: float) -> tuple[float, int]:
     """Seconds of adaptation, from a few real steps, with the passes that score it before and after; and bytes at its peak."""
     model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
     shortcuts = shortcuts_for(model, [work.train, work.validation], work.spec)
-    cost = estimate(model, work.spec, work.task, *shortcuts.encodings, per_token)
+    cost = estimate(model, work.spec, work.task, shortcuts.encodings[0], shortcuts.encodings[1], per_token)
     return cost.seconds + 2 * per_token * sum(work.test.lengths), cost.peak_bytes
 
 
