@@ -32,7 +32,7 @@ from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.train import memory
 from tunesmith.train.fit import Job, fit
 from tunesmith.train.memory import KERNEL_BYTES, KERNELS, decide_recompute, expected_peak, kept_bytes, kernel_bytes, step_bytes
-from tunesmith.train.peak import SLACK_BYTES, SLACK_SHARE, Trim
+from tunesmith.train.peak import SLACK_BYTES, SLACK_SHARE, Trim, kept_when_freed
 from tunesmith.train.range_test import range_test, smooth, suggest
 from tunesmith.train.regularize import SHARES, with_mixup
 from tunesmith.train.step import task_step
@@ -252,7 +252,8 @@ def test_memory_is_expected_within_its_margin_and_nothing_changes(tmp_path: Path
     assert all(p.grad is None for p in model.parameters())
     job = Job(spec, task, train, held_out, lambda _: 0.0, True, tmp_path / "c", "", lambda _: None, StopRequest())
     fitted = fit(model, job)
-    assert fitted.peak_memory_bytes == pytest.approx(expected, rel=0.15)
+    kept = kept_when_freed(torch.device("cpu"))  # may be kept, and hardly is in three steps of one shape
+    assert 0.85 * (expected - kept) <= fitted.peak_memory_bytes <= 1.15 * expected
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,9 @@ def test_moments_averages_and_the_best_weights_are_part_of_the_peak(
     bench, spec = Bench(folders["bert"], tmp_path), spec_of(folders["bert"], *sets)
     model = bench.model(spec)
     trained = sum(p.numel() for p in model.parameters())
-    assert expected_peak(model, spec, bench.task, bench.encoding, bench.encoding, 9) == 1000 + 4 * copies * trained
+    assert expected_peak(model, spec, bench.task, bench.encoding, bench.encoding, 9) == 1000 + 4 * copies * trained + kept_when_freed(
+        torch.device("cpu")
+    )
 
 
 def test_a_probe_leaves_batch_statistics_alone() -> None:

@@ -203,6 +203,7 @@ def _loop(learner: Learner, job: Job, order: Order, position: Position, pace: Pa
             if info.step in evaluations:
                 pace.evaluations += 1
                 info, position = _evaluated(info, position, learner, (job, order))
+                position = replace(position, seconds=time.perf_counter() - began)
             history.add(info)
             job.watch(Progress("train", info.step, order.steps, "step", info.step / order.steps_per_epoch, info.loss, info.score))
             asked = job.stop.signal is not None

@@ -23,7 +23,7 @@ from tunesmith.spec.schema import SGD, Adafactor, Ema, Prompts, Spec, Swa, WiseF
 from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.batches import Order, step_batches
 from tunesmith.train.fit import full_batches, full_step, order_of
-from tunesmith.train.peak import begin_peak, free_bytes, peak_bytes
+from tunesmith.train.peak import begin_peak, free_bytes, kept_when_freed, peak_bytes
 
 SAMPLE_ROWS = 2
 SHARE = 0.8
@@ -109,7 +109,7 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     """Bytes held at the peak of so many steps, from two forward and backward passes of the longest rows and one evaluation batch.
 
     Written formula: what was held at the peak of these passes, and 4 · (moments + averages) · trained; on a processor 4 · trained
-    more, for the copy of the best weights, and in bfloat16 `kernel_bytes`. The model stays as it is.
+    more, for the copy of the best weights, what glibc may keep of what is freed, and in bfloat16 `kernel_bytes`. The model stays as it is.
     """
     device = next(model.parameters()).device
     begin_peak(device)
@@ -125,7 +125,7 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     predict_logits(model, task, validation.part(longest(validation, batch_rows(model))))
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     copies = state_copies(spec, device) + int(device.type == "cpu")
-    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, steps)
+    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, steps) + kept_when_freed(device)
 
 
 def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:

@@ -49,12 +49,21 @@ def peak_bytes(device: torch.device) -> int:
     return int(line.split()[1]) * 1024
 
 
+def kept_when_freed(device: torch.device) -> int:
+    """Bytes of freed memory that the C library may keep before `Trim` gives them back; the share of a large peak is left out."""
+    return SLACK_BYTES if _trims(device) else 0
+
+
+def _trims(device: torch.device) -> bool:
+    return platform.libc_ver()[0] == "glibc" and device.type == "cpu"
+
+
 class Trim:
     """Gives freed memory back to the system between steps, when the C library has kept more than its slack since the last time."""
 
     def __init__(self, device: torch.device) -> None:
         self.process, self.device, self.times = psutil.Process(), device, 0
-        self.libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" and device.type == "cpu" else None
+        self.libc = ctypes.CDLL(None) if _trims(device) else None
         self.floor = self._trimmed()
 
     def between(self, steps: Iterable[Item]) -> Iterator[Item]:
