@@ -221,6 +221,9 @@ def test_similar_texts_are_embedded_apart(tmp_path: Path, tiny_bert: Path) -> No
     train = pl.read_parquet(finished.path / "data/train.parquet")["label"]
     assert one.label == pytest.approx(train.max(), rel=1e-4)  # the cosine of a text with itself is one
     assert (finished.model_path / "modules.json").is_file()
+    spread = pl.read_parquet(finished.path / "data/test.parquet")["label"].std()
+    assert finished.findings["test/baseline/majority/mse"].value == pytest.approx(spread**2, rel=0.3)  # type: ignore[operator]
+    assert finished.findings["test/baseline/features/r2"].value > 0  # type: ignore[operator]
 
 
 def test_the_reading_follows_from_the_model(tmp_path: Path, tiny_bert: Path) -> None:

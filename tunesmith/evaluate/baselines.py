@@ -16,6 +16,7 @@ from tunesmith.data.cosine import nearest, unit_rows
 from tunesmith.evaluate.metrics import fast_score
 from tunesmith.models.linear import Chosen, Linear, Penalty, choose_logistic, fit_logistic, fit_ridge
 from tunesmith.tasks.base import NOTHING, Task
+from tunesmith.tasks.text_regression import TextRegression
 
 BASELINE_STRENGTHS = (0.1, 1.0)
 RIDGE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
@@ -24,8 +25,9 @@ RIDGE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 def majority(task: Task, train: pl.DataFrame, rows: pl.DataFrame, classes: int) -> pl.DataFrame:
     """Predictions that give every row the class frequencies of the training rows (per label, when there are several), or their mean."""
     targets = task.targets(train)
-    if task.kind == "number":
-        return rows.select("id", "label").hstack(task.decode(torch.full((len(rows), 1), float(targets.mean())), NOTHING))
+    if isinstance(task, TextRegression):  # `decode` reads numbers in the unit of the network's output
+        mean = float(task.wanted(targets.mean()))
+        return rows.select("id", "label").hstack(task.decode(torch.full((len(rows), 1), mean, dtype=torch.float64), NOTHING))
     shares_C = np.bincount(targets, minlength=classes) / len(targets) if targets.ndim == 1 else targets.mean(0)
     shares_C = np.clip(shares_C, 1e-6, 1 - 1e-6)
     logits_C = np.log(shares_C) if targets.ndim == 1 else np.log(shares_C / (1 - shares_C))
@@ -67,8 +69,8 @@ def features(task: Task, train: Rows, validation: Rows) -> Chosen:
         return -fast_score(name, task.kind, validation.targets, task.scores(linear(validation.features_NE), NOTHING))
 
     def fitted(penalty: Penalty) -> Linear:
-        if task.kind == "number":
-            return fit_ridge(train.features_NE, train.targets, penalty)
+        if isinstance(task, TextRegression):
+            return fit_ridge(train.features_NE, task.wanted(train.targets), penalty)
         return fit_logistic(train.features_NE, train.targets, classes, penalty)
 
     return choose_logistic(fitted, Penalty(), score, RIDGE_STRENGTHS if task.kind == "number" else BASELINE_STRENGTHS)
