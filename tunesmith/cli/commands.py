@@ -108,11 +108,8 @@ def _plan_rows(answer: object) -> Iterator[tuple[str, str]]:
             )
             yield "adaptation", adaptation
         yield "time", f"about {_duration(answer.seconds)}, from a probe of a few real steps{folded}"
-        how = (
-            "from passes of the longest rows"
-            if answer.steps or answer.adapted_texts
-            else "so far: of this program, which has embedded a few rows"
-        )
+        trains = answer.steps or answer.adapted_texts
+        how = "from passes of the longest rows" if trains else "so far: of this program, which has embedded a few rows"
         yield "memory", f"about {answer.peak_memory_bytes / 2**20:,.0f} MiB at the peak, {how}"
         if answer.recompute is not None:
             yield (
