@@ -163,12 +163,16 @@ def _refuse_random_blocks(model: Model, network: Any, absent: list[str]) -> None
 
 def max_length(processor: Any, config: Any) -> int:
     """The largest number of tokens per row that both the tokenizer and the position embeddings allow."""
-    limits = [processor.model_max_length]
-    fields = config.to_dict()
-    limits += [fields[name] for name in ("max_position_embeddings", "n_positions") if fields.get(name)]
+    fields, limits = config.to_dict(), [processor.model_max_length, *positions(config)]
     # RoBERTa-like models count positions from pad_token_id + 1.
     offset = fields.get("pad_token_id", 0) + 1 if fields.get("model_type") in ("roberta", "xlm-roberta", "camembert") else 0
     return int(min(min(limits) - offset, 131072))
+
+
+def positions(config: Any) -> list[int]:
+    """How many tokens there are position embeddings for, in each of the words that configurations have for it; some have none."""
+    fields = config.to_dict()
+    return [fields[name] for name in ("max_position_embeddings", "n_positions") if fields.get(name)]
 
 
 @contextmanager

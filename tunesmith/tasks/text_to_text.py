@@ -93,8 +93,9 @@ class TextToText(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         labels_BL, logits = batch["labels"], outputs.logits.float()
-        if logits.ndim == 2:  # of the places that carry a target alone
+        if logits.ndim == 2:  # of the places that carry a target, and of none
             labels_N, logits_NV = labels_BL[labels_BL != UNTRAINED], logits
+            labels_N = F.pad(labels_N, (0, len(logits) - len(labels_N)), value=UNTRAINED)
         else:
             labels_N, logits_NV = labels_BL.flatten(), logits.flatten(0, 1)
         total = F.cross_entropy(logits_NV, labels_N, ignore_index=UNTRAINED, reduction="sum", label_smoothing=self.label_smoothing)

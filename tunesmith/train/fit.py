@@ -24,7 +24,7 @@ from tunesmith.models.forward import predict_logits
 from tunesmith.models.load import device
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.strategies import blocks_from_the_top, frozen_prefix, rate_levels
-from tunesmith.spec.schema import Gradual, Mixup, Soup, Spec, WiseFT
+from tunesmith.spec.schema import Gradual, Mixup, Prompts, Soup, Spec, WiseFT
 from tunesmith.tasks.base import Batch, Encoding, Task
 from tunesmith.train.averaging import (
     Average,
@@ -50,6 +50,7 @@ from tunesmith.train.optim import decay_is_linear, make_optimizer, make_schedule
 from tunesmith.train.pace import Pace
 from tunesmith.train.peak import Trim, begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
+from tunesmith.train.shapes import few_lengths
 from tunesmith.train.step import Step, at_targets, task_step
 from tunesmith.train.stopping import Patience
 
@@ -141,6 +142,8 @@ def full_batches(batches: Iterator[StepBatch], model: Any, spec: Spec, done: int
     rule = spec.train.regularization
     if spec.kind == "masked":
         return masked_anew(batches, spec.train.mlm_probability, spec.seed, done)
+    if spec.kind == "text" and spec.train.precision == "bfloat16" and not isinstance(spec.strategy, Prompts):  # which take places too
+        return few_lengths(batches, model)
     return mixed(batches, rule, mixable_blocks(model, rule), spec.seed, done) if isinstance(rule, Mixup) else batches
 
 

@@ -18,6 +18,7 @@ from tunesmith.tasks.base import Batch
 from tunesmith.tasks.fill_mask import MASKABLE, VOCABULARY
 from tunesmith.tasks.masking import IGNORED, Vocabulary, masked, only_at, places_of
 from tunesmith.train.batches import StepBatch
+from tunesmith.train.shapes import few_rows
 from tunesmith.train.step import Step
 
 
@@ -46,10 +47,13 @@ def _with_masks(piece: Batch, shown_M: Tensor, labels_M: Tensor) -> Batch:
 
 
 def at_masks(step: Step) -> Step:
-    """The step with the output layer of its model computed at the masked tokens alone: the same loss and the same gradients."""
+    """The step with the output layer of its model computed at the masked tokens alone: the same loss and the same gradients.
+
+    Behind the logits of these tokens are a few of the first one of the batch, which the loss leaves out.
+    """
 
     def compact(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        with only_at(model, places_of(batch["labels"])):
+        with only_at(model, few_rows(places_of(batch["labels"]))):
             return step(model, batch)
 
     return compact

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tunesmith.tasks.base import Batch, Task
 from tunesmith.tasks.text_to_text import UNTRAINED
+from tunesmith.train.shapes import few_rows
 
 Step = Callable[[Any, Batch], tuple[Tensor, Tensor]]
 
@@ -29,13 +30,13 @@ def at_targets(step: Step, model: Any) -> Step:
     """The step of a model that writes, with its output layer computed at the places that carry a target and nowhere else.
 
     What it would say where a shorter target has ended is as wide as the vocabulary, and no loss reads it. The loss and the gradients
-    stay the same; the logits are those of the targets, one after the other (N, V).
+    stay the same; the logits (N, V) are those of the targets, one after the other, with a few rows behind them that no target belongs to.
     """
     layer = model.get_output_embeddings()
 
     def compact(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         trained_BL = batch["labels"] != UNTRAINED
-        hook = layer.register_forward_pre_hook(lambda _layer, states: (states[0][trained_BL],))
+        hook = layer.register_forward_pre_hook(lambda _layer, states: (few_rows(states[0][trained_BL]),))
         try:
             return step(model, batch)
         finally:
