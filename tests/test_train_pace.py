@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.records import StepInfo
 from tunesmith.train import probe
+from tunesmith.train.batches import Order
 from tunesmith.train.pace import SHORTEST, Pace, line
 
 
@@ -43,6 +47,19 @@ def test_a_probe_of_equal_lengths_says_what_was_measured() -> None:
         slope, base = probe.line(points)
         assert slope >= 0 and base >= 0
         assert sum(slope * n + base for n, _ in points) == pytest.approx(sum(seconds for _, seconds in points), rel=1e-2)
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "rounds"), [(0.011, 1, 2), (1.01, 10, 4), (30.0, 1, 1)])
+def test_a_probe_goes_on_until_it_has_seen_enough(seconds: float, epochs: int, rounds: int) -> None:
+    def steps() -> Iterator[probe.Point]:  # a machine that is quicker and slower by turns
+        for number in count():
+            taken.append(seconds * (1.25 if number // 5 % 2 else 0.75))
+            yield 40, taken[-1]
+
+    taken: list[float] = []
+    found = probe._epoch_seconds(steps(), Order([10] * 400, 4, epochs, 1, 0))
+    assert len(taken) == 5 * rounds
+    assert found == pytest.approx(100 * sum(taken) / len(taken))
 
 
 def test_slow_first_steps_are_not_taken_for_the_pace() -> None:

@@ -1,14 +1,18 @@
-"""What a run will cost, from a few real steps: seconds per step as a line in the number of tokens, and memory as a run expects it.
+"""What a run will cost, from some real steps: seconds per step as a line in the number of tokens, and memory as a run expects it.
 
 Written formula: seconds = Σ over steps (a + b · padded tokens of the step), a and b fitted to probe steps of five
-batches from the shortest to the longest; evaluations · tokens of the validation rows · measured seconds of a pass without gradients.
+batches from the shortest to the longest, in turn for twenty seconds or a tenth of the training; evaluations · tokens of the
+validation rows · measured seconds of a pass without gradients.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,10 @@ from tunesmith.train.memory import expected_peak, longest
 from tunesmith.train.prefix import Used, Wish, with_prefix
 
 QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
+Point = tuple[int, float]  # padded tokens of a step, and seconds
+PROBE_SECONDS, PROBE_SHARE = 20.0, 0.1
+"""Steps are measured until they have taken so long, or so large a share of the training they tell of: a shared machine was seen to be
+a quarter slower or quicker for ten seconds at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,21 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: En
         wish = Wish(options, Path(folder), float(order.epochs))
         with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, largest, held), used):
             peak = expected_peak(model, spec, stored, largest, held, order.steps)
-            points = _timed(model, spec, stored, probed, order)
-    slope, base = line(points)
-    per_epoch = sum(base + slope * len(rows) * max(train.lengths[n] for n in rows) for rows in order.epoch_rows(0))
+            per_epoch = _epoch_seconds(_timed(model, spec, stored, probed, order), order)
     evaluations = order.epochs * spec.train.evaluations_per_epoch + most_scored_afterwards(spec.train.averaging)
     total = order.epochs * per_epoch + evaluations * forward * (1 - stored_share(model, used)) * tokens
     return Estimate(order.steps, total, peak, replace(used, bytes=int(used.bytes / share)))
+
+
+def _epoch_seconds(steps: Iterator[Point], order: Order) -> float:
+    """Seconds of an epoch, from as many rounds of steps as it takes to believe them."""
+    points, seconds, spent = list[Point](), math.inf, 0.0
+    tokens = [len(rows) * max(order.lengths[n] for n in rows) for rows in order.epoch_rows(0)]
+    while spent < min(PROBE_SECONDS, PROBE_SHARE * order.epochs * seconds):
+        points += islice(steps, len(QUANTILES))
+        slope, base = line(points)
+        seconds, spent = slope * sum(tokens) + base * len(tokens), sum(taken for _, taken in points)
+    return seconds
 
 
 def stored_share(model: Any, used: Used) -> float:
@@ -74,24 +91,23 @@ def stored_share(model: Any, used: Used) -> float:
     return used.depth / len(running_blocks(model)) if used.used else 0.0
 
 
-def line(points: list[tuple[int, float]]) -> tuple[float, float]:
+def line(points: list[Point]) -> tuple[float, float]:
     """Seconds per token and per step: least squares with neither below zero (Lawson & Hanson 1974)."""
     tokens, seconds = np.array(points).T
     (slope, base), _ = nnls(np.stack([tokens, np.ones_like(tokens)], 1), seconds)
     return float(slope), float(base)
 
 
-def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: Order) -> list[tuple[int, float]]:
-    """Padded tokens of each sample, and seconds of the second step on it: the first step of a shape compiles kernels for it."""
-    points = list[tuple[int, float]]()
+def _timed(model: Any, spec: Spec, task: Task, samples: list[Encoding], order: Order) -> Iterator[Point]:
+    """The samples in turn, without end, after a round that is not measured: the first step of a shape compiles kernels for it."""
     learner = make_learner(model, spec, order.steps)
     model.train()
     step = full_step(task, model, spec)
-    for sample in (*samples, *samples):
+    for number, sample in enumerate(cycle(samples)):
         chosen = Order(sample.lengths, len(sample.rows), 1, order.pieces, 0, together=order.together)
         batch = next(step_batches(chosen, lambda numbers, rows=sample.rows: task.collate([rows[n] for n in numbers])))  # type: ignore[misc]
         start = time.perf_counter()
         for info in train_steps(learner, full_batches(iter([batch]), model, spec), step):
             update(learner.average, model, max(info.step, order.steps), order.steps)
-        points.append((len(sample.rows) * max(sample.lengths), time.perf_counter() - start))
-    return points[len(samples) :]
+        if number >= len(samples):
+            yield len(sample.rows) * max(sample.lengths), time.perf_counter() - start
