@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.records import StepInfo
+from tunesmith.tasks.base import Encoding
+from tunesmith.train import pace as pace_of
 from tunesmith.train import probe
 from tunesmith.train.batches import Order
 from tunesmith.train.pace import SHORTEST, Pace, line
@@ -27,13 +31,13 @@ def test_seconds_that_do_not_grow_with_tokens_are_seconds_per_step() -> None:
 
 
 def test_the_rest_of_a_run_is_expected_from_its_beginning() -> None:
-    pace = Pace(300)
+    pace = Pace(0.3)
     for number in range(100):
         pace.tokens.append(10 + number % 7)
         pace.seconds.append(0.01 + 0.001 * pace.tokens[-1])
     pace.evaluations = 2
-    assert pace.expected() == pytest.approx(sum(pace.seconds) + 2 * 0.001 / 3 * 300)
-    short = Pace(300, pace.tokens[:SHORTEST], pace.seconds[:SHORTEST])
+    assert pace.expected() == pytest.approx(sum(pace.seconds) + 2 * 0.3)
+    short = Pace(0.3, pace.tokens[:SHORTEST], pace.seconds[:SHORTEST])
     assert short.expected() is None
 
 
@@ -57,9 +61,25 @@ def test_a_probe_goes_on_until_it_has_seen_enough(seconds: float, epochs: int, r
             yield 40, taken[-1]
 
     taken: list[float] = []
-    found = probe._epoch_seconds(steps(), Order([10] * 400, 4, epochs, 1, 0))
+    found = probe._epoch_seconds(steps(), Order([10] * 392, 4, epochs, 1, 0))
     assert len(taken) == 5 * rounds
-    assert found == pytest.approx(100 * sum(taken) / len(taken))
+    assert found == pytest.approx(98 * sum(taken) / len(taken))
+
+
+@pytest.mark.parametrize("rows", [1, 40, 1000])
+def test_an_evaluation_is_expected_from_two_batches(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(_model: Any, _task: Any, part: Encoding) -> None:
+        seen.append(len(part.rows))
+        now[0] += 0.01 * sum(part.lengths)
+
+    now, seen = [0.0], list[int]()
+    monkeypatch.setattr(pace_of, "predict_logits", answers)
+    monkeypatch.setattr(pace_of.time, "perf_counter", lambda: now[0])
+    lengths = [5 + number % 50 for number in range(rows)]
+    model = SimpleNamespace(main_input_name="input_ids")
+    encoding = Encoding([{}] * rows, lengths, 0)
+    assert pace_of.evaluation_seconds(model, None, encoding) == pytest.approx(0.01 * sum(lengths))
+    assert seen == [min(rows, 64)] * 2
 
 
 def test_slow_first_steps_are_not_taken_for_the_pace() -> None:

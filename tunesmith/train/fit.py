@@ -47,7 +47,7 @@ from tunesmith.train.gradual import complete_from, unfreezing
 from tunesmith.train.loop import Learner, train_steps
 from tunesmith.train.masking import at_masks, masked_anew
 from tunesmith.train.optim import decay_is_linear, make_optimizer, make_scheduler, parameter_groups
-from tunesmith.train.pace import Pace
+from tunesmith.train.pace import SHORTEST, Pace, evaluation_seconds
 from tunesmith.train.peak import Trim, begin_peak, peak_bytes
 from tunesmith.train.regularize import mixable_blocks, mixed, regularized
 from tunesmith.train.shapes import few_lengths
@@ -163,7 +163,8 @@ def fit(model: Any, job: Job) -> Fitted:
     if isinstance(learner.average.rule, WiseFT):
         learner.average.start = {name: p.detach().to("cpu", copy=True) for name, p in trained_parameters(learner.model)}
     start = load_checkpoint(job.folder / "last.pt", learner, fresh.patience, job.inputs) or fresh
-    pace = Pace(sum(job.validation.lengths))
+    foreseen = not start.step and job.spec.kind != "text" and order.steps > SHORTEST  # nobody knows how long a text will be
+    pace = Pace(evaluation_seconds(model, job.task, job.validation) if foreseen else 0.0)
     position, stopped_by = _loop(learner, job, order, start, pace)
     began = time.perf_counter()
     position, averaged = _finished(learner, job, order, position, pace)
@@ -179,8 +180,7 @@ def fit(model: Any, job: Job) -> Fitted:
         resumed_at=start.step,
         peak_memory_bytes=peak_bytes(learner.accelerator.device),
         averaged=averaged,
-        # Nobody knows how long a text will be that is still to be written.
-        expected_seconds=None if start.step or job.spec.kind == "text" else pace.expected(),
+        expected_seconds=pace.expected() if foreseen else None,
     )
 
 

@@ -1,8 +1,7 @@
 """What training was expected to take after its first steps, beside what it took.
 
-Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · b / 3 · tokens of the validation rows, with a and b
-fitted to steps 31 to 60, or to the second sixth of a shorter run; a pass without gradients is
-taken for a third of one with them, which is too little where steps are in bfloat16: evaluations are in float32.
+Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · seconds of one, with a and b fitted to steps 31 to 60,
+or to the second sixth of a shorter run. An evaluation is a pass without gradients in float32, which two batches are timed for.
 """
 
 from __future__ import annotations
@@ -10,21 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tunesmith.core.records import StepInfo
+from tunesmith.models.forward import batch_rows, predict_logits
+from tunesmith.tasks.base import Encoding
 
 PROBED, SHORTEST = 60, 60
 """The last step that is looked at, the earlier half of them being slow: kernels are compiled for shapes that are new. And the steps of a
 run that is too short to be foreseen; of others at most a third is looked at."""
+EVALUATED = (0.25, 0.75)
+"""Where in the order of lengths the batches are taken that tell what an evaluation takes."""
 
 
 @dataclass
 class Pace:
-    """Collects tokens and seconds of each step. `validation_tokens` are those of one evaluation; whoever evaluates counts them."""
+    """Collects tokens and seconds of each step. `evaluation_seconds` are expected of one evaluation; whoever evaluates counts them."""
 
-    validation_tokens: int
+    evaluation_seconds: float
     tokens: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     evaluations: int = 0
@@ -46,7 +50,18 @@ class Pace:
         slope, base = line(self.tokens[probed // 2 : probed], self.seconds[probed // 2 : probed])
         rest = self.tokens[probed:]
         steps = base * len(rest) + slope * sum(rest)
-        return sum(self.seconds[:probed]) + steps + self.evaluations * slope / 3 * self.validation_tokens
+        return sum(self.seconds[:probed]) + steps + self.evaluations * self.evaluation_seconds
+
+
+def evaluation_seconds(model: Any, task: Any, rows: Encoding) -> float:
+    """Seconds that the answers to all rows are expected to take, from two batches."""
+    order = sorted(range(len(rows.lengths)), key=lambda row: rows.lengths[row])
+    size = min(batch_rows(model), len(order))
+    timed = [rows.part(order[start : start + size]) for start in (int(share * (len(order) - size)) for share in EVALUATED)]
+    started = time.perf_counter()
+    for part in timed:
+        predict_logits(model, task, part)
+    return (time.perf_counter() - started) * sum(rows.lengths) / sum(sum(part.lengths) for part in timed)
 
 
 def line(tokens: list[int], seconds: list[float]) -> tuple[float, float]:
