@@ -40,7 +40,7 @@ from tunesmith.train.memory import Recompute, decide_recompute
 from tunesmith.train.peak import peak_bytes
 from tunesmith.train.precision import measure_rates
 from tunesmith.train.prefix import Used
-from tunesmith.train.probe import estimate, stored_share
+from tunesmith.train.probe import Estimate, estimate, stored_share
 from tunesmith.train.range_test import RangeTest
 
 MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with two optimiser moments written beside the last one
@@ -65,6 +65,7 @@ class Plan:
     size: Size | None = None
     steps: int = 0
     seconds: float | None = None
+    probe_seconds: float = 0.0
     fold_seconds: float = 0.0
     adapted_texts: int = 0
     adapt_seconds: float = 0.0
@@ -83,7 +84,8 @@ class Plan:
 
 
 def make_plan(spec: Spec, runs: Path) -> Plan:
-    """Check the spec, the data and the model; measure a few steps; put all problems into one Plan."""
+    """Check the spec, the data and the model; measure some steps; put all problems into one Plan."""
+    began = time.perf_counter()
     plan = Plan(spec, [*check_spec(spec, metric_names(spec)), *missing_for(spec.strategy)])
     prepared = None
     files_missing = any(issue.where.split("[")[0] in ("data.train", "data.validation", "data.test") for issue in plan.issues)
@@ -100,6 +102,8 @@ def make_plan(spec: Spec, runs: Path) -> Plan:
             check_masked(spec.model)
         if prepared is not None and plan.can_run:
             _add_model(plan, prepared)
+            if plan.seconds is not None:  # a run prepares what a plan does
+                plan.seconds += time.perf_counter() - began - plan.probe_seconds
     except TunesmithError as error:
         plan.issues += error.issues
     _add_disk(plan, runs)
@@ -140,7 +144,7 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, shortcuts.encodings[0], shortcuts.encodings[1], forward)
-        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
+        plan.store, plan.peak_memory_bytes, plan.probe_seconds = cost.store, cost.peak_bytes, cost.probe_seconds
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
@@ -149,8 +153,10 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     plan.fold_seconds = _fold_seconds(spec, plan.rows, encodings, training, forward)
     if spec.model.adapt is not None:
         work = adapting(spec, splits, processor)
-        plan.adapted_texts, (plan.adapt_seconds, peak) = len(work.texts.train), _adapt_cost(work, forward)
-        plan.peak_memory_bytes = max(plan.peak_memory_bytes, peak)
+        plan.adapted_texts, cost = len(work.texts.train), _adapt_cost(work, forward)
+        plan.adapt_seconds = cost.seconds + 2 * forward * sum(work.test.lengths)
+        plan.probe_seconds += cost.probe_seconds
+        plan.peak_memory_bytes = max(plan.peak_memory_bytes, cost.peak_bytes)
     plan.peak_memory_bytes += HELD_BY_STAGES if device() == "cpu" else 0
     plan.seconds = plan.adapt_seconds + training + _other_seconds(spec, encodings, forward) + plan.fold_seconds
     if spec.kind == "text":
@@ -166,12 +172,11 @@ def _scored(task: Task, spec: Spec, validation: Encoding) -> Encoding:
     return validation.part(range(min(spec.generation.scored_rows, rows) if spec.kind == "text" else rows))
 
 
-def _adapt_cost(work: Adapting, per_token: float) -> tuple[float, int]:
-    """Seconds of adaptation, from a few real steps, with the passes that score it before and after; and bytes at its peak."""
+def _adapt_cost(work: Adapting, per_token: float) -> Estimate:
+    """What adaptation costs, from real steps; the passes that score it before and after come on top."""
     model = apply_strategy(build_model(work.spec, work.task), work.spec.strategy)
     shortcuts = shortcuts_for(model, [work.train, work.validation], work.spec)
-    cost = estimate(model, work.spec, work.task, shortcuts.encodings[0], shortcuts.encodings[1], per_token)
-    return cost.seconds + 2 * per_token * sum(work.test.lengths), cost.peak_bytes
+    return estimate(model, work.spec, work.task, shortcuts.encodings[0], shortcuts.encodings[1], per_token)
 
 
 def _fill_seconds(store: Used, model: Any, encodings: dict[str, Encoding], per_token: float) -> float:

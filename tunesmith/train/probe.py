@@ -39,10 +39,14 @@ a quarter slower or quicker for ten seconds at a time."""
 
 @dataclass(frozen=True)
 class Estimate:
-    """Steps and estimated cost of the whole training on this machine; `store` says whether frozen blocks will be read, and its size."""
+    """Steps and estimated cost of the whole training on this machine; `store` says whether frozen blocks will be read, and its size.
+
+    `probe_seconds` went into steps that only an estimate needs.
+    """
 
     steps: int
     seconds: float
+    probe_seconds: float
     peak_bytes: int
     store: Used
 
@@ -69,10 +73,12 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: En
         wish = Wish(options, Path(folder), float(order.epochs))
         with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, largest, held), used):
             peak = expected_peak(model, spec, stored, largest, held, order.steps)
+            began = time.perf_counter()
             per_epoch = _epoch_seconds(_timed(model, spec, stored, probed, order), order)
+            probe_seconds = time.perf_counter() - began
     evaluations = order.epochs * spec.train.evaluations_per_epoch + most_scored_afterwards(spec.train.averaging)
     total = order.epochs * per_epoch + evaluations * forward * (1 - stored_share(model, used)) * tokens
-    return Estimate(order.steps, total, peak, replace(used, bytes=int(used.bytes / share)))
+    return Estimate(order.steps, total, probe_seconds, peak, replace(used, bytes=int(used.bytes / share)))
 
 
 def _epoch_seconds(steps: Iterator[Point], order: Order) -> float:
