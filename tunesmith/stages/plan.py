@@ -47,6 +47,7 @@ MODEL_COPIES = 6  # on disk while training: best weights, and a checkpoint with 
 HEAD_SECONDS_PER_ROW = 1e-3
 SEARCHED_HEADS = 40  # what a search of heads takes, in heads: five kinds, the trees most of it, fitted on five folds and on all rows
 HELD_BY_STAGES = 2**27  # what a run holds when training begins, and a plan does not: measured, LOG.md
+FORWARD_SECONDS, FORWARD_PASSES = 3.0, 8  # so long are passes without gradients measured, or so many
 SECONDS_PER_FOLD = 2.0  # loading and saving a model, and fitting the baselines
 
 
@@ -198,14 +199,16 @@ def _fold_seconds(spec: Spec, rows: dict[str, int], encodings: dict[str, Encodin
 
 
 def _forward_seconds(model: object, task: Task, encoding: Encoding) -> float:
-    """Seconds per token of a pass without gradients, from rows spread over all lengths."""
+    """Seconds per token of a pass without gradients, from rows spread over all lengths: again and again, for one pass says little."""
     order = sorted(range(len(encoding.lengths)), key=lambda n: encoding.lengths[n])
     rows = order[:: max(len(order) // 64, 1)][:64]
-    sample = encoding.part(rows)
+    sample, passes = encoding.part(rows), 0
     started = time.perf_counter()
-    frozen_features(model, task, sample)
+    while not passes or (time.perf_counter() - started < FORWARD_SECONDS and passes < FORWARD_PASSES):
+        frozen_features(model, task, sample)
+        passes += 1
     padded = max(sample.lengths) * len(rows)
-    return (time.perf_counter() - started) / padded
+    return (time.perf_counter() - started) / padded / passes
 
 
 def _other_seconds(spec: Spec, encodings: dict[str, Encoding], per_token: float) -> float:

@@ -87,8 +87,8 @@ def _weights(model: Any, context: Context, stage: StageWriter) -> tuple[Any, Siz
             job = replace(job, inputs=sha256_json([job.inputs, sha256_file(context.rundir.path / TEACHER_FILE)]))
         again = decide_recompute(model, context.spec, job.task, job.train)
         with recomputing(model) if again.used else nullcontext():
-            steps = order_of(context.spec, job.train).steps
-            expected = expected_peak(model, context.spec, job.task, job.train, job.validation, steps)
+            order = order_of(context.spec, job.train)
+            expected = expected_peak(model, context.spec, job.task, job.train, job.validation, order)
             claim = "Memory expected at the peak of training, from passes of the longest rows"
             stage.find(Finding("train/expected_memory_bytes", claim, expected, "bytes"))
             fitted = fit(model, job)

@@ -30,6 +30,8 @@ SHARE = 0.8
 """Share of the free memory that a step may take: other things grow too."""
 KERNELS, KERNEL_BYTES = 1024, 450_000
 """oneDNN keeps a kernel for each shape of a product in bfloat16: so many at the most, of about so many bytes each (measured: LOG.md)."""
+OF_LAYER, OF_ATTENTION = 3, 6
+"""Products of a linear layer, and of attention, in a step: of each two factors one forward pass, and one backward for either."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def step_bytes(model: Any, spec: Spec, task: Task, train: Encoding) -> int:
     return 4 * copies * trained + kept * _piece_rows(spec, train) // min(SAMPLE_ROWS, len(train.lengths))
 
 
-def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding, steps: int) -> int:
-    """Bytes held at the peak of so many steps, from two forward and backward passes of the longest rows and one evaluation batch.
+def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validation: Encoding, order: Order) -> int:
+    """Bytes held at the peak of training in this order, from two forward and backward passes of the longest rows and one evaluation batch.
 
     Written formula: what was held at the peak of these passes, and 4 · (moments + averages) · trained; on a processor 4 · trained
     more, for the copy of the best weights, what glibc may keep of what is freed, and in bfloat16 `kernel_bytes`. The model stays as it is.
@@ -125,15 +127,23 @@ def expected_peak(model: Any, spec: Spec, task: Task, train: Encoding, validatio
     predict_logits(model, task, validation.part(longest(validation, batch_rows(model))))
     trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
     copies = state_copies(spec, device) + int(device.type == "cpu")
-    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, steps) + kept_when_freed(device)
+    return peak_bytes(device) + 4 * copies * trained + kernel_bytes(model, spec, order) + kept_when_freed(device)
 
 
-def kernel_bytes(model: Any, spec: Spec, steps: int) -> int:
-    """Bytes of the kernels that a processor keeps for products in bfloat16: three for each shape of a layer and of a batch."""
+def kernel_bytes(model: Any, spec: Spec, order: Order) -> int:
+    """Bytes of the kernels that a processor keeps for products in bfloat16: for each shape of a batch as many as there are products."""
     if next(model.parameters()).device.type != "cpu" or spec.train.precision != "bfloat16":
         return 0
     layers = {module.weight.shape for module in model.modules() if isinstance(module, nn.Linear | Conv1D)}
-    return KERNEL_BYTES * min(KERNELS, 3 * len(layers) * steps)
+    products = OF_LAYER * len(layers) + OF_ATTENTION
+    if spec.kind == "text":  # targets have lengths of their own: hardly a step is like another
+        return KERNEL_BYTES * min(KERNELS, products * order.steps)
+    shapes = set[tuple[int, int]]()
+    for epoch in range(order.epochs):
+        shapes |= {(len(rows), max(order.lengths[row] for row in rows)) for rows in order.epoch_rows(epoch)}
+        if products * len(shapes) > KERNELS:
+            break
+    return KERNEL_BYTES * min(KERNELS, products * len(shapes))
 
 
 def state_copies(spec: Spec, device: torch.device) -> int:

@@ -72,7 +72,7 @@ def estimate(model: Any, spec: Spec, task: Task, train: Encoding, validation: En
         options = spec.store.model_copy(update={"max_gb": spec.store.max_gb * share})
         wish = Wish(options, Path(folder), float(order.epochs))
         with with_prefix(model, task, encodings, wish, lambda *_: None) as (stored, (*probed, largest, held), used):
-            peak = expected_peak(model, spec, stored, largest, held, order.steps)
+            peak = expected_peak(model, spec, stored, largest, held, order)
             began = time.perf_counter()
             per_epoch = _epoch_seconds(_timed(model, spec, stored, probed, order), order)
             probe_seconds = time.perf_counter() - began
