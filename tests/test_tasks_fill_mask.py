@@ -30,6 +30,7 @@ from tunesmith.train.batches import Order, StepBatch, step_batches
 from tunesmith.train.fit import full_batches, full_step, make_learner
 from tunesmith.train.loop import train_steps
 from tunesmith.train.masking import at_masks, masked_anew
+from tunesmith.train.shapes import ROWS
 from tunesmith.train.step import task_step
 
 WORDS = tiny.tokenizer()
@@ -167,6 +168,17 @@ def test_the_output_layer_at_the_masks_gives_the_same_loss_and_gradients(kind: s
         torch.testing.assert_close(gradient, others[name], rtol=1e-4, atol=1e-5, msg=name)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     torch.testing.assert_close(few / same, model(**inputs).loss)
+
+
+def test_a_row_as_long_as_what_the_output_layer_reads_is_no_other() -> None:
+    task, model = FillMask(), network("bert").eval()
+    ids_BT = torch.randint(5, 50, (1, ROWS), generator=torch.Generator().manual_seed(0))
+    labels_BT = torch.full_like(ids_BT, IGNORED)
+    labels_BT[0, [3, 20, 41]] = torch.tensor([7, 8, 9])
+    batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": labels_BT}
+    (whole, number), (few, same) = (step(model, batch) for step in (task_step(task), at_masks(task_step(task))))
+    assert number == same == 3
+    torch.testing.assert_close(few, whole)
 
 
 def test_it_works_inside_adapters() -> None:

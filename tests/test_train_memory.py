@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from tests.test_train import Bench, spec_of
 from tunesmith.core.errors import RunError, SpecError
 from tunesmith.core.interrupt import StopRequest
 from tunesmith.core.rundir import RunDir
+from tunesmith.data.prepare import Prepared
 from tunesmith.models.recompute import recomputing
 from tunesmith.models.shortcuts import Shortcuts
 from tunesmith.models.splice import capture, find_cut, spliced, stored_batch
 from tunesmith.spec.load import load_spec
+from tunesmith.spec.schema import Spec
+from tunesmith.stages import plan as plans
 from tunesmith.stages import teacher
 from tunesmith.stages.plan import HELD_BY_STAGES, make_plan
 from tunesmith.stages.verify import verify_run
@@ -300,6 +304,20 @@ def test_a_run_and_its_plan_say_what_memory_they_expect(tmp_path: Path, tiny_ber
     done, plan = tunesmith.run(spec, tmp_path / "runs"), make_plan(spec, tmp_path / "runs")
     assert plan.peak_memory_bytes == done.findings["train/expected_memory_bytes"].value + HELD_BY_STAGES  # type: ignore[operator]
     assert "Memory at the peak" in (done.path / "report.html").read_text("utf-8")
+
+
+def test_a_plan_counts_what_preparing_takes(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, plain = tunesmith.load_spec(raw_spec(tmp_path, tiny_bert)), plans.prepare_data
+    quick = make_plan(spec, tmp_path / "runs").seconds
+
+    def slowly(spec: Spec) -> Prepared:
+        time.sleep(3)
+        return plain(spec)
+
+    monkeypatch.setattr(plans, "prepare_data", slowly)
+    slow = make_plan(spec, tmp_path / "runs")
+    assert quick and slow.seconds and slow.seconds > quick + 1
+    assert slow.probe_seconds > 0
 
 
 def test_freed_memory_is_given_back_when_more_than_the_slack_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

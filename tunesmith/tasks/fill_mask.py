@@ -145,14 +145,10 @@ class FillMask(Task):
         return {name: value for name, value in super().inputs(model, batch).items() if name != ASKED}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The logits are of all tokens (B, T, V), or of those that are asked for (1, M, V), perhaps with some behind that do not count."""
-        labels_BT, logits = batch["labels"], outputs.logits
-        places_M = places_of(labels_BT)
-        logits_MV = logits.flatten(0, 1)[places_M] if logits.shape[:2] == labels_BT.shape else logits.squeeze(0)
-        labels_M = labels_BT.flatten()[places_M]
-        labels_M = F.pad(labels_M, (0, len(logits_MV) - len(labels_M)), value=IGNORED)
-        total = F.cross_entropy(logits_MV.float(), labels_M, ignore_index=IGNORED, reduction="sum")
-        return total, torch.tensor(len(places_M))
+        """Of the tokens that have a label; logits (B, T, V) and labels (B, T) are of all tokens, or of some of them in one row."""
+        labels_BT = batch["labels"]
+        total = F.cross_entropy(outputs.logits.flatten(0, 1).float(), labels_BT.flatten(), ignore_index=IGNORED, reduction="sum")
+        return total, (labels_BT != IGNORED).sum()
 
     def answer(self, model: Any, batch: Batch) -> list[Any]:
         """What is said of the masks of each window."""

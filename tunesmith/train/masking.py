@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tunesmith.core.seeding import seed_for
 from tunesmith.tasks.base import Batch
@@ -47,13 +48,16 @@ def _with_masks(piece: Batch, shown_M: Tensor, labels_M: Tensor) -> Batch:
 
 
 def at_masks(step: Step) -> Step:
-    """The step with the output layer of its model computed at the masked tokens alone: the same loss and the same gradients.
+    """The step with the output layer of its model computed at the masked tokens and hardly any other: the same loss and the same gradients.
 
-    Behind the logits of these tokens are a few of the first one of the batch, which the loss leaves out.
+    The labels of the batch become those of these tokens in one row, with a few that are ignored at its end.
     """
 
     def compact(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        with only_at(model, few_rows(places_of(batch["labels"]))):
-            return step(model, batch)
+        places_M = places_of(batch["labels"])
+        read_M = few_rows(places_M)
+        labels_M = F.pad(batch["labels"].flatten()[places_M], (0, len(read_M) - len(places_M)), value=IGNORED)
+        with only_at(model, read_M):
+            return step(model, {**batch, "labels": labels_M.unsqueeze(0)})
 
     return compact
