@@ -27,7 +27,13 @@ def test_a_line_is_found(base: float, slope: float, tokens: list[int]) -> None:
 
 def test_seconds_that_do_not_grow_with_tokens_are_seconds_per_step() -> None:
     assert line([5] * 10, [0.2] * 10) == (0.0, pytest.approx(0.2))
-    assert line([1, 2, 3, 4], [0.4, 0.3, 0.2, 0.1]) == (0.0, pytest.approx(0.15))
+    assert line([1, 2, 3, 4], [0.4, 0.3, 0.2, 0.1]) == (0.0, pytest.approx(0.25))
+
+
+def test_steps_that_stall_now_and_then_count_in_full() -> None:
+    seconds = [0.1 if number % 5 else 0.6 for number in range(50)]
+    slope, base = line([10 + number % 7 for number in range(50)], seconds)
+    assert sum(slope * (10 + number % 7) + base for number in range(50)) == pytest.approx(sum(seconds))
 
 
 def test_the_rest_of_a_run_is_expected_from_its_beginning() -> None:

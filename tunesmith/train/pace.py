@@ -1,6 +1,6 @@
 """What training was expected to take after its first steps, beside what it took.
 
-Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · seconds of one, with a and b fitted to steps 31 to 60,
+Written formula: seconds = Σ over steps (a + b · tokens of the step) + evaluations · seconds of one, with a and b fitted to steps 61 to 120,
 or to the second sixth of a shorter run. An evaluation is a pass without gradients in float32, which two batches are timed for.
 """
 
@@ -17,7 +17,7 @@ from tunesmith.core.records import StepInfo
 from tunesmith.models.forward import batch_rows, predict_logits
 from tunesmith.tasks.base import Encoding
 
-PROBED, SHORTEST = 60, 60
+PROBED, SHORTEST = 120, 60
 """The last step that is looked at, the earlier half of them being slow: kernels are compiled for shapes that are new. And the steps of a
 run that is too short to be foreseen; of others at most a third is looked at."""
 EVALUATED = (0.25, 0.75)
@@ -65,11 +65,14 @@ def evaluation_seconds(model: Any, task: Any, rows: Encoding) -> float:
 
 
 def line(tokens: list[int], seconds: list[float]) -> tuple[float, float]:
-    """Seconds per token and per step: least squares through the medians of the shorter and the longer half, neither below zero."""
+    """Seconds per token and per step, neither below zero: through the medians of the shorter and the longer half, then both as much larger
+    as all steps together took longer: what is expected is a sum."""
     order = np.argsort(tokens, kind="stable")
     x, y = np.array(tokens, float)[order], np.array(seconds)[order]
     half = len(x) // 2
     (x0, y0), (x1, y1) = ((float(np.median(x[part])), float(np.median(y[part]))) for part in (slice(0, half), slice(half, None)))
     slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
     slope = min(max(slope, 0.0), y1 / max(x1, 1.0))
-    return slope, max(y1 - slope * x1, 0.0)
+    base = max(y1 - slope * x1, 0.0)
+    longer = float(y.sum() / (slope * x.sum() + base * len(x))) if y1 else 1.0
+    return slope * longer, base * longer
