@@ -252,6 +252,14 @@ def test_label_rules_applied_twice_change_nothing_more(labels: list[str], random
     assert changed <= sum(counts.values())
 
 
+def test_of_two_rules_for_one_label_the_order_does_not_choose() -> None:
+    rows = table(["x"] * 5, ["spamming", "spaming", "spaming", "Spammin", "Spammin"])
+    rules = [proposal.rule for proposal in proposals(rows, COLUMNS) if proposal.applies]
+    both = [rule for rule in rules if "spamming" in rule.mapping]
+    assert {rule.mapping["spamming"] for rule in both} == {"spaming", "Spammin"}
+    assert apply(rows, both)[0].equals(apply(rows, both[::-1])[0])
+
+
 def test_nothing_named_changes_nothing() -> None:
     rows = table(["<b>x</b>", None])
     done, counts = apply(rows, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_without_texts_nothing_changes(tmp_path: Path, tiny_bert: Path) -> None:
 
 
 def test_plan_says_what_adaptation_takes(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.stages.plan._adapt_cost", lambda *of, cost=plan_stage._adapt_cost: (cost(*of)[0], 10**15))
+    monkeypatch.setattr("tunesmith.stages.plan._adapt_cost", lambda *of, cost=plan_stage._adapt_cost: replace(cost(*of), peak_bytes=10**15))
     plan = make_plan(loaded(tmp_path, tiny_bert), tmp_path / "runs")
     assert plan.peak_memory_bytes is not None and plan.peak_memory_bytes >= 10**15  # the larger of the two trainings
     assert plan.can_run and plan.adapted_texts > 50 and 0 < plan.adapt_seconds < plan.seconds, plan.issues  # type: ignore[operator]

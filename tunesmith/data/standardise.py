@@ -110,7 +110,8 @@ def proposals(table: pl.DataFrame, columns: Columns) -> list[Proposal]:
 def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, dict[tuple[str, Name], int]]:
     """The table with only these rules applied, and the rows that each changed, by column and name. Again, it changes nothing.
 
-    The order of `rules` does not matter. A row that several rules change counts for each of them.
+    The order of `rules` does not matter; of two that make other labels of one, the first by name and alphabet does. A row that several
+    rules change counts for each of them.
 
     Raises:
         DataError: a column is missing or holds no text, a rule is one that only counts, or mappings go in a circle.
@@ -130,8 +131,8 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, dic
     return table, counts
 
 
-def _place(rule: Rule) -> tuple[int, str]:
-    return list(Name).index(rule.name), rule.column
+def _place(rule: Rule) -> tuple[int, str, str]:
+    return list(Name).index(rule.name), rule.column, str(sorted(rule.mapping.items()))
 
 
 def _wrong(table: pl.DataFrame, rule: Rule) -> Iterable[Issue]:
