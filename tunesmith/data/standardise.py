@@ -110,8 +110,7 @@ def proposals(table: pl.DataFrame, columns: Columns) -> list[Proposal]:
 def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, dict[tuple[str, Name], int]]:
     """The table with only these rules applied, and the rows that each changed, by column and name. Again, it changes nothing.
 
-    The order of `rules` does not matter; of two that make other labels of one, the first by name and alphabet does. A row that several
-    rules change counts for each of them.
+    The order of `rules` does not matter: of two for one label the first by alphabet counts. A row that several change counts for each.
 
     Raises:
         DataError: a column is missing or holds no text, a rule is one that only counts, or mappings go in a circle.
