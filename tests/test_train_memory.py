@@ -318,6 +318,16 @@ def test_a_plan_counts_what_preparing_takes(tmp_path: Path, tiny_bert: Path, mon
     slow = make_plan(spec, tmp_path / "runs")
     assert quick and slow.seconds and slow.seconds > quick + 1
     assert slow.probe_seconds > 0
+    taken = plans._forward_seconds
+
+    def passes(*of: Any) -> float:
+        time.sleep(3)
+        return taken(*of)
+
+    monkeypatch.setattr(plans, "prepare_data", plain)
+    monkeypatch.setattr(plans, "_forward_seconds", passes)
+    again = make_plan(spec, tmp_path / "runs")
+    assert again.probe_seconds > 3 and again.seconds and again.seconds < slow.seconds - 1  # a run measures nothing
 
 
 def test_freed_memory_is_given_back_when_more_than_the_slack_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,9 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
     learned = task.training(prepared.train, processor, spec.model.max_length) if apart else encodings["train"]
     plan.cut = sum(encoding.cut for encoding in encodings.values())
     model = build_model(spec, task)
+    began = time.perf_counter()
     forward = _forward_seconds(model, task, encodings["train"])
+    plan.probe_seconds = time.perf_counter() - began
     if not isinstance(spec.strategy, Features):
         model = apply_strategy(model, spec.strategy)
         plan.size = size_of(model)
@@ -145,7 +147,8 @@ def _add_model(plan: Plan, prepared: Prepared) -> None:
         plan.recompute = decide_recompute(model, spec, task, shortcuts.encodings[0])
         with recomputing(model) if plan.recompute.used else nullcontext():
             cost = estimate(model, spec, task, shortcuts.encodings[0], shortcuts.encodings[1], forward)
-        plan.store, plan.peak_memory_bytes, plan.probe_seconds = cost.store, cost.peak_bytes, cost.probe_seconds
+        plan.store, plan.peak_memory_bytes = cost.store, cost.peak_bytes
+        plan.probe_seconds += cost.probe_seconds
         plan.steps, training = cost.steps, cost.seconds + _fill_seconds(cost.store, model, encodings, forward)
     else:
         heads = SEARCHED_HEADS if spec.strategy.head.kind == "search" else 1
