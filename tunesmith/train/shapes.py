@@ -1,7 +1,8 @@
 """Fewer shapes of products: a processor compiles a kernel for each one in bfloat16, and keeps it (LOG.md, 2026-11-29).
 
 Where texts are written, a batch has two lengths and as many learned tokens as it happens to have: nearly every step met shapes that no
-step before had. Places without a row, a token or a target change no loss. A GPU in bfloat16 gets the same batches; nothing was measured there.
+step before had. Places without a row, a token or a target change no loss. A GPU in bfloat16 gets the same
+batches; nothing was measured there.
 
 Shape suffixes: B = rows of a piece, T = tokens, N = tokens that are learned.
 """
